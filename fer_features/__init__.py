@@ -1,0 +1,66 @@
+"""Run a frozen network over faces once, keep its embeddings, and experiment on those.
+
+The public names are loaded when they are first used, so importing the package costs nothing.
+"""
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fer_features.embedding.backbone import BackboneSpec
+    from fer_features.embedding.extraction import extract
+    from fer_features.embedding.store import Store
+    from fer_features.errors import FerFeaturesError
+    from fer_features.experiment.comparison import compare
+    from fer_features.experiment.evaluation import Result, evaluate
+    from fer_features.experiment.heads import DenseHead, LogisticHead, load_head
+    from fer_features.experiment.task import Task
+    from fer_features.faces.dataset import FaceDataset
+    from fer_features.faces.reading import read_faces
+    from fer_features.report.page import write_report
+
+__version__ = metadata.version("fer-features")
+
+_HOMES = {
+    "BackboneSpec": "embedding.backbone",
+    "DenseHead": "experiment.heads",
+    "FaceDataset": "faces.dataset",
+    "FerFeaturesError": "errors",
+    "LogisticHead": "experiment.heads",
+    "Result": "experiment.evaluation",
+    "Store": "embedding.store",
+    "Task": "experiment.task",
+    "compare": "experiment.comparison",
+    "evaluate": "experiment.evaluation",
+    "extract": "embedding.extraction",
+    "load_head": "experiment.heads",
+    "read_faces": "faces.reading",
+    "write_report": "report.page",
+}
+
+__all__ = [
+    "BackboneSpec",
+    "DenseHead",
+    "FaceDataset",
+    "FerFeaturesError",
+    "LogisticHead",
+    "Result",
+    "Store",
+    "Task",
+    "compare",
+    "evaluate",
+    "extract",
+    "load_head",
+    "read_faces",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fer_features' has no attribute {name!r}")
+    return getattr(import_module(f"fer_features.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

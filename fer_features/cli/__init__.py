@@ -1,0 +1,1 @@
+"""The three commands, one file each: parse, call the library, print."""

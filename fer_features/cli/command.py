@@ -1,0 +1,189 @@
+"""What the commands share: their errors, exit statuses, messages and task options."""
+
+import difflib
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from fer_features.errors import FerFeaturesError
+
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class _Terminated(BaseException):
+    """SIGTERM, raised so that files are closed on the way out."""
+
+
+class Command(click.Command):
+    """A command whose every failure is one line and an exit status, without a traceback.
+
+    Status 2: bad input. 130: Ctrl-C. 143: SIGTERM. 1: a fault of this package. ``--debug`` shows
+    tracebacks.
+    """
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        signal.signal(signal.SIGTERM, _terminate)
+        debug = "--debug" in sys.argv
+        try:
+            status = super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.ClickException as error:
+            name = getattr(error, "ctx", None)
+            hint = f" See {name.command_path} --help." if name else ""
+            status = _fail(_one_line(error.format_message()) + hint, 2, debug)
+        except FerFeaturesError as error:
+            status = _fail(_one_line(str(error)), 2, debug)
+        except (click.Abort, KeyboardInterrupt):
+            status = _fail("stopped by Ctrl-C. What is finished is kept; call again.", 130, debug)
+        except _Terminated:
+            status = _fail("stopped by SIGTERM. What is finished is kept; call again.", 143, debug)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            status = 1
+        except Exception as error:
+            status = _fail(
+                f"{type(error).__name__}: {_one_line(str(error))}. This is a fault of "
+                "fer-features: call again with --debug and report what it prints.",
+                1,
+                debug,
+            )
+        sys.exit(status or 0)
+
+
+class Name(click.ParamType):
+    """One of a few names; a misspelt one is told the nearest."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self.name = "|".join(names)
+
+    def get_metavar(self, *_: Any, **__: Any) -> str:
+        return self.name
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value not in self.names:
+            near = difflib.get_close_matches(value, self.names, n=1)
+            self.fail(
+                f"{value!r}, expected {' or '.join(self.names)}."
+                + (f" Did you mean {near[0]}?" if near else ""),
+                param,
+                ctx,
+            )
+        return value
+
+
+def messages_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--quiet``, ``--debug`` and ``--version``, and send messages to standard error."""
+    for option in (
+        click.version_option(None, "--version", package_name="fer-features"),
+        click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks."),
+        click.option("--quiet", is_flag=True, help="Show results and errors only."),
+    ):
+        function = option(function)
+    return function
+
+
+def show_messages(quiet: bool) -> None:
+    """Print the library's messages on standard error, unless quiet."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("fer_features")
+    logger.handlers = [handler]
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+def task_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that make a :class:`Task`."""
+    for option in (
+        click.option(
+            "--duplicates",
+            type=Name(("drop", "keep")),
+            default="drop",
+            show_default=True,
+            help="drop: each image once, none whose copies disagree on the class. "
+            "keep: every row, as in the original experiment.",
+        ),
+        click.option(
+            "--split-seed",
+            type=int,
+            default=42,
+            show_default=True,
+            help="Seed of the rows drawn and of their split.",
+        ),
+        click.option(
+            "--split",
+            type=Name(("random", "usage")),
+            default="random",
+            show_default=True,
+            help="random: 60/20/20. usage: the source's Training, PublicTest and PrivateTest.",
+        ),
+        click.option(
+            "--per-class",
+            metavar="N|min|all",
+            help="Images a class: a number, as many as the smallest class has, or all. "
+            "[default: 8500 for the default task with the random split, else all]",
+        ),
+        click.option("--all-emotions", is_flag=True, help="All seven emotions, a class each."),
+        click.option(
+            "--class",
+            "classes",
+            multiple=True,
+            metavar="NAME=EMOTION[,EMOTION]",
+            help="A class and its emotions; twice or more, the positive class first. "
+            "[default: positive=happiness and negative=anger,fear,sadness]",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def make_task(
+    classes: Sequence[str],
+    all_emotions: bool,
+    per_class: str | None,
+    split: str,
+    split_seed: int,
+    duplicates: str,
+) -> Any:
+    """Return the :class:`Task` that the options describe."""
+    from fer_features.experiment.task import Task
+
+    options: dict[str, Any] = {"split": split, "split_seed": split_seed, "duplicates": duplicates}
+    if per_class is not None:
+        options["per_class"] = int(per_class) if per_class.isdecimal() else per_class
+    if all_emotions:
+        if classes:
+            raise click.UsageError("--all-emotions and --class: expected one of the two.")
+        return Task.all_emotions(**options)
+    if not classes:
+        return Task(**options)
+    groups: dict[str, list[str]] = {}
+    for text in classes:
+        name, equals, emotions = text.partition("=")
+        if not (name and equals and emotions) or name in groups:
+            raise click.UsageError(
+                f"--class {text!r}: expected NAME=EMOTION[,EMOTION] with a new name."
+            )
+        groups[name] = emotions.split(",")
+    return Task(groups, **options)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _fail(message: str, status: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"Error: {message}", err=True)
+    return status
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

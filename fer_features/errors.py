@@ -1,0 +1,28 @@
+"""What this package raises when the input, not the code, is at fault.
+
+Every message is one line: the place, what was found, what was expected, what to do.
+"""
+
+
+class FerFeaturesError(Exception):
+    """Base of all errors that a user can mend. The commands print it and exit with status 2."""
+
+
+class SourceError(FerFeaturesError):
+    """A CSV file or an image folder that cannot be read as faces."""
+
+
+class WeightsError(FerFeaturesError):
+    """Backbone weights that are missing, damaged or of another architecture."""
+
+
+class StoreError(FerFeaturesError):
+    """An embeddings file that is missing, damaged, of another version, or in use."""
+
+
+class TaskError(FerFeaturesError):
+    """A classification task that the data cannot serve, or an option with a bad value."""
+
+
+class RunError(FerFeaturesError):
+    """A run or comparison folder that cannot be read or written."""

@@ -1,0 +1,45 @@
+"""TensorFlow, imported where it is first needed and without its start-up log.
+
+Importing it takes seconds, so nothing imports it at module level.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def import_tensorflow() -> Any:
+    """Return the ``tensorflow`` module; its start-up log shows only if the user set a log level."""
+    if "tensorflow" not in sys.modules and "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        with _native_stderr_silenced():
+            import tensorflow
+    else:
+        import tensorflow
+    return tensorflow
+
+
+def import_keras() -> Any:
+    """Return the ``keras`` module, running on TensorFlow."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    import_tensorflow()
+    import keras
+
+    return keras
+
+
+@contextmanager
+def _native_stderr_silenced() -> Iterator[None]:
+    """Send file descriptor 2 to nowhere: C++ logs before their own level setting is read."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
