@@ -21,8 +21,12 @@ class StoreError(FerFeaturesError):
 
 
 class TaskError(FerFeaturesError):
-    """A classification task that the data cannot serve, or an option with a bad value."""
+    """A classification task that is not well defined, or that the data cannot serve."""
 
 
 class RunError(FerFeaturesError):
     """A run or comparison folder that cannot be read or written."""
+
+
+class OptionError(FerFeaturesError, ValueError):
+    """An option or parameter with a bad value; a ValueError too, as scikit-learn expects."""

@@ -9,15 +9,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+
 
 def import_tensorflow() -> Any:
     """Return the ``tensorflow`` module; its start-up log shows only if the user set a log level."""
-    if "tensorflow" not in sys.modules and "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-        with _native_stderr_silenced():
-            import tensorflow
-    else:
+    if "tensorflow" in sys.modules or LEVEL in os.environ:
         import tensorflow
+    else:
+        os.environ[LEVEL] = "3"
+        try:
+            with _native_stderr_silenced():
+                import tensorflow
+        finally:
+            # Read once, at import; a child process that inherited it would seem to have asked.
+            del os.environ[LEVEL]
     return tensorflow
 
 

@@ -12,6 +12,7 @@ from fer_features.embedding.backbone import (
     fold_batch_normalisation,
     preprocess,
 )
+from fer_features.errors import OptionError
 from fer_features.slow import import_tensorflow
 
 ENGINES = ("tensorflow",)
@@ -60,11 +61,11 @@ def load_engine(spec: BackboneSpec, engine: str = "auto") -> TensorFlowEngine:
 
     Raises
     ------
-    ValueError
+    OptionError
         When ``engine`` is not known.
     WeightsError
         When the weights are missing or do not fit.
     """
     if engine not in ("auto", *ENGINES):
-        raise ValueError(f"engine: {engine!r}, expected auto or {' or '.join(ENGINES)}.")
+        raise OptionError(f"engine: {engine!r}, expected auto or {' or '.join(ENGINES)}.")
     return TensorFlowEngine(spec)

@@ -20,14 +20,13 @@ from tqdm import tqdm
 from fer_features.embedding.backbone import BackboneSpec, check_weights
 from fer_features.embedding.engines import load_engine
 from fer_features.embedding.partial import PartialStore, create_partial, locked, open_partial
-from fer_features.embedding.store import Store
-from fer_features.errors import SourceError, StoreError, WeightsError
+from fer_features.embedding.store import CACHE, Store
+from fer_features.errors import OptionError, SourceError, StoreError, WeightsError
 from fer_features.faces.dataset import FaceDataset
 from fer_features.faces.reading import read_faces, source_sha256
 
 log = logging.getLogger(__name__)
 
-CACHE = Path("cache")
 BATCH_SIZE = 64
 
 
@@ -93,12 +92,12 @@ def extract(
     ------
     SourceError, WeightsError, StoreError
         Before the network starts, when an input or the output cannot be used.
-    ValueError
+    OptionError
         When an option has a bad value.
     """
     spec = backbone or BackboneSpec()
     if batch_size < 1:
-        raise ValueError(f"batch_size: {batch_size}, expected at least 1.")
+        raise OptionError(f"batch_size: {batch_size}, expected at least 1.")
     if isinstance(source, FaceDataset):
         name, sha256 = source.name, source.sha256
         limit, skip_bad = source.limit, source.skipped > 0
@@ -328,16 +327,20 @@ def _naming_the_disk(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if not full and error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        # HDF5 reports the system's errno in a text of its own, of several lines.
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        refused = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+        if not full and error.errno not in refused:
             raise
         raise StoreError(
-            f"{error.filename or target.parent}: {error.strerror}, expected to write {target}. "
+            f"{target.parent}: {os.strerror(error.errno)}, expected to write {target.name} there. "
             + (
                 "Make room and call again: the finished part is kept."
                 if full
                 else "Choose another output with -o."
             )
         ) from error
+
+
 def source_name(source):
     return Path(source).name.split(".")[0]

@@ -20,6 +20,9 @@ from fer_features.errors import StoreError
 
 FORMAT = "fer-features/embeddings"
 FORMAT_VERSION = 1
+CACHE = Path("cache")
+"""Where stores go by default, relative to where a command runs."""
+
 SLAB = 4096
 """Rows read at a time, so that memory stays small beside the result."""
 
@@ -119,6 +122,27 @@ class Store:
             values, self.digest[rows], self.emotion[rows], self.usage[rows], self._source[rows]
         )
         return sums != self._checksum[rows]
+
+
+def find_store(path: Path | None, folder: Path = CACHE) -> Store:
+    """Open the store at ``path``, or the only one in ``folder`` if no path is given.
+
+    Raises
+    ------
+    StoreError
+        When there is none, or none is named and the folder holds several.
+    """
+    if path is not None:
+        return Store(path)
+    found = sorted(folder.glob("*.h5"))
+    if len(found) == 1:
+        return Store(found[0])
+    if not found:
+        raise StoreError(
+            f"{folder}: no store (*.h5), expected one. Make it with fer-extract, or name one."
+        )
+    names = ", ".join(str(each) for each in found)
+    raise StoreError(f"{folder}: {len(found)} stores, expected one. Name one of {names}.")
 
 
 def slabs(dataset: h5py.Dataset) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:

@@ -1,0 +1,56 @@
+# `make demo` and `make test` set up all they need: a virtual environment in .venv, made once.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# The tested versions; `make CONSTRAINTS= ...` takes the newest that pyproject.toml allows.
+CONSTRAINTS ?= constraints.txt
+DEMO ?= demo
+
+.PHONY: help demo test test-slow check format bench clean
+
+help:
+	@echo 'make demo       draw faces, extract, fit, compare; prints where the report is'
+	@echo 'make test       the tests (FER2013_CSV=path adds those on real data)'
+	@echo 'make test-slow  the tests and the long ones'
+	@echo 'make check      ruff and mypy'
+	@echo 'make format     let ruff format the code'
+	@echo 'make clean      remove .venv and what the demo wrote'
+
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[dev]'
+	@touch $@
+
+# The figures of a demo without ImageNet's weights are of the machinery, not of the method;
+# the report says so on top.
+demo: $(VENV)/.installed
+	@mkdir -p $(DEMO)
+	$(BIN)/python -m fer_features.faces.sample $(DEMO)/faces.csv
+	@cd $(DEMO) && bin="$(abspath $(BIN))" && \
+	if "$$bin"/fer-extract faces.csv -o cache/imagenet.h5; then store=cache/imagenet.h5; else \
+		echo 'No ImageNet weights here: going on with seeded random ones.'; store=cache/random.h5; \
+		"$$bin"/fer-extract faces.csv -o $$store --weights random; fi && \
+	echo '+ fer-fit-head' $$store '--per-class min' && \
+	"$$bin"/fer-fit-head $$store --per-class min && \
+	echo '+ fer-compare' $$store '--per-class min' && \
+	"$$bin"/fer-compare $$store --per-class min
+	@echo 'All of it lies in the folder $(DEMO).'
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(DEMO)

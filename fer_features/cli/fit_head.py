@@ -1,0 +1,137 @@
+"""``fer-fit-head``: one head on the embeddings of a store."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fer_features.cli.command import (
+    SETTINGS,
+    Command,
+    Name,
+    make_task,
+    messages_options,
+    show_messages,
+    task_options,
+)
+
+EPILOG = """\b
+Examples:
+  fer-fit-head                                 the dense head on the one store in cache/
+  fer-fit-head cache/mine.h5 --head logistic   the baseline on a store of yours
+  fer-fit-head --hidden 256 --dropout 0.3 --seed 1
+  fer-fit-head --class happy=happiness --class upset=anger,fear,sadness --per-class min
+"""
+
+DENSE = ("hidden", "l2", "dropout", "learning_rate", "batch_size", "epochs", "patience")
+LOGISTIC = ("C",)
+
+
+class _Units(click.ParamType):
+    name = "N,N"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        parts = str(value).split(",")
+        if not all(part.isdecimal() and int(part) > 0 for part in parts):
+            self.fail(f"{value!r}, expected units such as 128,64.", param, ctx)
+        return tuple(map(int, parts))
+
+
+class _Strength(click.ParamType):
+    name = "auto|NUMBER"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        try:
+            return value if value == "auto" else float(value)
+        except ValueError:
+            self.fail(f"{value!r}, expected auto or a number.", param, ctx)
+
+
+@click.command(cls=Command, context_settings=SETTINGS, epilog=EPILOG)
+@click.argument("store", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--head",
+    type=Name(("dense", "logistic")),
+    default="dense",
+    show_default=True,
+    help="dense: relu layers with L2 and dropout, in Keras. logistic: the baseline.",
+)
+@click.option("--hidden", type=_Units(), help="dense: units a hidden layer. [default: 128,64]")
+@click.option("--l2", type=float, help="dense: weight of L2 on each kernel. [default: 0.001]")
+@click.option("--dropout", type=float, help="dense: after the first layer. [default: 0.5]")
+@click.option("--learning-rate", type=float, help="dense: Adam's. [default: 0.001]")
+@click.option("--batch-size", type=int, help="dense: images a step. [default: 128]")
+@click.option("--epochs", type=int, help="dense: at most. [default: 50]")
+@click.option(
+    "--patience", type=int, help="dense: epochs without improvement to wait. [default: 10]"
+)
+@click.option(
+    "--C",
+    "C",
+    type=_Strength(),
+    help="logistic: inverse of the regularisation; auto chooses on validation. [default: auto]",
+)
+@task_options
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the training.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The run's folder, a new one. [default: runs/NNNN-HEAD]",
+)
+@messages_options
+def main(
+    store: Path | None,
+    head: str,
+    classes: tuple[str, ...],
+    all_emotions: bool,
+    per_class: str | None,
+    split: str,
+    split_seed: int,
+    duplicates: str,
+    seed: int,
+    output: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> int:
+    """Train a head on the embeddings of STORE and score it on validation and test.
+
+    STORE is what fer-extract wrote; it may be left out while cache/ holds one store. The run's
+    folder gets metrics.json, predictions.csv, head.keras, a report and its figures.
+    """
+    show_messages(quiet)
+    given = {name: value for name, value in options.items() if value is not None}
+    strange = [name for name in given if name not in (DENSE if head == "dense" else LOGISTIC)]
+    if strange:
+        flag = "--" + strange[0].replace("_", "-")
+        other = "logistic" if head == "dense" else "dense"
+        raise click.UsageError(f"{flag}: the {head} head has none. Pass --head {other}.")
+    task = make_task(classes, all_emotions, per_class, split, split_seed, duplicates)
+
+    from fer_features.embedding.store import find_store
+    from fer_features.experiment.evaluation import fit_and_evaluate
+    from fer_features.experiment.heads import HEADS
+    from fer_features.experiment.run_folder import new_folder
+    from fer_features.report.page import write_report
+
+    folder = new_folder(output, head)
+    data = task.select(find_store(store))
+    result = fit_and_evaluate(HEADS[head](**given, seed=seed), data, progress=not quiet)
+    result.save(folder)
+    report = write_report(result, folder)
+    click.echo(_table(result))
+    click.echo(f"Report: {report}")
+    return 0
+
+
+def _table(result: Any) -> str:
+    names = ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss")
+    lines = [f"{'':10}" + "".join(f"{name:>10}" for name in names)]
+    for split, scores in result.scores.items():
+        lines.append(f"{split:10}" + "".join(f"{scores[name]:10.4f}" for name in names))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

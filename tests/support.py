@@ -1,0 +1,52 @@
+"""What many tests share: small faces, a tiny backbone, and the commands as a user calls them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from fer_features import BackboneSpec, FaceDataset
+
+TINY = BackboneSpec(weights="random:0", architecture="tiny")
+
+
+def noise_faces(n: int = 40, seed: int = 0, copies: bool = True) -> FaceDataset:
+    """Return n images of noise; with copies, rows 3, 7 and n - 1 hold one image."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (n, 48, 48), dtype=np.uint8)
+    if copies:
+        pixels[[7, n - 1]] = pixels[3]
+    return FaceDataset(
+        name="noise",
+        kind="arrays",
+        sha256=f"{n:032x}{seed:032x}",
+        pixels=pixels,
+        emotion=rng.integers(0, 7, n).astype(np.int8),
+        usage=rng.integers(0, 3, n).astype(np.int8),
+        source=np.arange(1, n + 1).astype(np.str_),
+    )
+
+
+def write_csv(path: Path, faces: FaceDataset) -> Path:
+    """Write faces in FER2013's form, plainly."""
+    usages = ("Training", "PublicTest", "PrivateTest")
+    lines = ["emotion,pixels,Usage"]
+    for pixels, emotion, usage in zip(faces.pixels, faces.emotion, faces.usage, strict=True):
+        lines.append(f"{emotion},{' '.join(map(str, pixels.ravel()))},{usages[usage]}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def command(name: str, *arguments: object, cwd: Path, **env: str) -> subprocess.CompletedProcess:
+    """Call one of the three commands in a process of its own."""
+    module = f"fer_features.cli.{name.removeprefix('fer-').replace('-', '_')}"
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
