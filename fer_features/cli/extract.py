@@ -40,7 +40,7 @@ Stopped at any moment, the same call goes on where it stopped.
     metavar="N",
     help="Take N rows, evenly spaced over the source.",
 )
-@click.option("--skip-bad", is_flag=True, help="Leave out rows that cannot be read, and count them.")
+@click.option("--skip-bad", is_flag=True, help="Leave out bad rows, and count them.")
 @click.option("--overwrite", is_flag=True, help="Start anew instead of using what is there.")
 @click.option("--repair", is_flag=True, help="Compute the damaged rows of a store again.")
 @click.option(

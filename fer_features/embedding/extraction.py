@@ -23,7 +23,7 @@ from fer_features.embedding.partial import PartialStore, create_partial, locked,
 from fer_features.embedding.store import CACHE, Store
 from fer_features.errors import OptionError, SourceError, StoreError, WeightsError
 from fer_features.faces.dataset import FaceDataset
-from fer_features.faces.reading import read_faces, source_sha256
+from fer_features.faces.reading import read_faces, source_name, source_sha256
 
 log = logging.getLogger(__name__)
 
@@ -299,13 +299,13 @@ def _is_of(store: Store, sha256: str, limit: int | None, skip_bad: bool) -> bool
 def _read(
     source: str | os.PathLike[str], limit: int | None, skip_bad: bool, progress: bool
 ) -> FaceDataset:
-    with tqdm(desc="Reading", unit="B", unit_scale=True, disable=not progress) as bar:
+    with tqdm(desc="Reading", unit_scale=True, disable=not progress) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        return read_faces(Path(source), limit=limit, skip_bad=skip_bad, progress=show)
+        return read_faces(source, limit=limit, skip_bad=skip_bad, progress=show)
 
 
 def _check_target(target: Path) -> None:
@@ -330,7 +330,7 @@ def _naming_the_disk(target: Path) -> Iterator[None]:
         # HDF5 reports the system's errno in a text of its own, of several lines.
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         refused = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
-        if not full and error.errno not in refused:
+        if error.errno is None or not (full or error.errno in refused):
             raise
         raise StoreError(
             f"{target.parent}: {os.strerror(error.errno)}, expected to write {target.name} there. "
@@ -340,7 +340,3 @@ def _naming_the_disk(target: Path) -> Iterator[None]:
                 else "Choose another output with -o."
             )
         ) from error
-
-
-def source_name(source):
-    return Path(source).name.split(".")[0]

@@ -1,0 +1,185 @@
+"""Drawn faces in FER2013's form: a stand-in for photographs, for the demo and the tests.
+
+``python -m fer_features.faces.sample FACES.csv`` writes them as a CSV file. Nothing in them
+comes from a photograph.
+"""
+
+import contextlib
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from fer_features.errors import FerFeaturesError, SourceError
+from fer_features.faces.dataset import EMOTIONS, NONE, SIDE, USAGES, FaceDataset
+from fer_features.faces.drawing import draw_face
+
+EMOTION_SHARES = (0.14, 0.06, 0.14, 0.30, 0.14, 0.11, 0.11)
+"""Share of each emotion, in the order of EMOTIONS: near FER2013's, with more disgust."""
+
+USAGE_SHARES = (0.8, 0.1, 0.1)
+"""Share of each usage, in the order of USAGES."""
+
+MOST_COPIES = 8
+
+
+def draw_faces(n: int = 1050, seed: int = 0) -> FaceDataset:
+    """Draw ``n`` cartoon faces with emotion and usage; the same seed gives the same bytes.
+
+    Emotions and usages come in the shares above, at least one of each, in random order. As in
+    FER2013, some faces are exact copies: one in 25, at most eight. The first copy contradicts its
+    original (one is labelled happiness, the other fear), the others agree with theirs.
+
+    Raises
+    ------
+    SourceError
+        ``n`` is too small for a face of each emotion.
+    """
+    if n < len(EMOTIONS):
+        raise SourceError(f"{n} faces: expected at least {len(EMOTIONS)}, one for each emotion.")
+    rng = np.random.default_rng(seed)
+    emotion = rng.permutation(_shared_out(n, EMOTION_SHARES)).astype(np.int8)
+    usage = rng.permutation(_shared_out(n, USAGE_SHARES)).astype(np.int8)
+    pixels = np.stack([draw_face(EMOTIONS[label], rng) for label in emotion])
+    _copy_some(pixels, emotion, rng)
+    return FaceDataset(
+        name="sample",
+        kind="arrays",
+        sha256=hashlib.sha256(pixels.tobytes() + emotion.tobytes() + usage.tobytes()).hexdigest(),
+        pixels=pixels,
+        emotion=emotion,
+        usage=usage,
+        source=np.arange(1, n + 1).astype(np.str_),
+    )
+
+
+def write_csv(faces: FaceDataset, path: str | os.PathLike[str]) -> None:
+    """Write faces as ``emotion,pixels,Usage`` rows, as fer2013.csv has them; all or nothing.
+
+    An emotion or Usage column that would be empty is left out, as in Kaggle's ``test.csv``.
+
+    Raises
+    ------
+    SourceError
+        The file cannot be written, or only some rows have an emotion or a usage.
+    """
+    content = _csv_bytes(faces)
+    target = Path(path)
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            dir=target.parent, prefix=f".{target.name}-", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.write(content)
+        # What tempfile makes is private; give it the mode that a file written plainly has.
+        os.umask(mask := os.umask(0))
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(target)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        raise SourceError(
+            f"{target}: cannot be written ({error.strerror}). Choose another file."
+        ) from error
+
+
+def _shared_out(n: int, shares: tuple[float, ...]) -> npt.NDArray[np.int64]:
+    """Return ``n`` ids in the given shares, at least one of each; the largest takes the rest."""
+    counts = np.array([max(1, round(n * share)) for share in shares])
+    counts[np.argmax(shares)] += n - counts.sum()
+    return np.repeat(np.arange(len(shares)), counts)
+
+
+def _copy_some(
+    pixels: npt.NDArray[np.uint8], emotion: npt.NDArray[np.int8], rng: np.random.Generator
+) -> None:
+    """Overwrite some faces by copies of others, no face taking part twice; labels stay."""
+    rows = [list(rng.permutation(np.flatnonzero(emotion == i))) for i in range(len(EMOTIONS))]
+    happiness, fear = EMOTIONS.index("happiness"), EMOTIONS.index("fear")
+    for copy in range(min(MOST_COPIES, len(pixels) // 25)):
+        first, second = (happiness, fear) if copy == 0 else [copy % len(EMOTIONS)] * 2
+        if rows[first] and len(rows[second]) >= 2:
+            pixels[rows[second].pop()] = pixels[rows[first].pop()]
+
+
+def _csv_bytes(faces: FaceDataset) -> bytes:
+    values = [str(value) for value in range(256)]
+    columns = {"pixels": [" ".join(values[v] for v in face.ravel()) for face in faces.pixels]}
+    for name, ids, names in (
+        ("emotion", faces.emotion, values),
+        ("Usage", faces.usage, USAGES),
+    ):
+        if (ids == NONE).all():
+            continue
+        if (ids == NONE).any():
+            raise SourceError(
+                f"{faces.name}: {(ids == NONE).sum()} of {len(faces)} rows have no {name}, "
+                "expected all or none. Write the two kinds to two files."
+            )
+        columns[name] = [names[i] for i in ids]
+    header = [name for name in ("emotion", "pixels", "Usage") if name in columns]
+    rows = zip(*(columns[name] for name in header), strict=True)
+    return "".join(f"{','.join(row)}\n" for row in [header, *rows]).encode()
+
+
+@click.command()
+@click.argument("faces_csv", metavar="FACES.csv", type=click.Path(path_type=Path))
+@click.option("--faces", default=1050, show_default=True, help="How many faces to draw.")
+@click.option("--seed", default=0, show_default=True, help="The same seed draws the same faces.")
+@click.option("--overwrite", is_flag=True, help="Replace FACES.csv if it exists.")
+def sample(faces_csv: Path, faces: int, seed: int, overwrite: bool) -> None:
+    """Draw cartoon faces, 48x48 and grey, and write them in the form of fer2013.csv.
+
+    They stand in for photographs where there are none: in the demo, in tests, while trying the
+    commands out. All seven emotions occur, in about FER2013's shares; scores on them say nothing
+    about scores on photographs.
+
+    \b
+    Example:
+      python -m fer_features.faces.sample faces.csv
+      fer-extract faces.csv --weights random -o faces.h5
+    """
+    if seed < 0:
+        raise SourceError(f"--seed {seed}: expected a whole number, 0 or more.")
+    drawn = draw_faces(faces, seed)
+    if faces_csv.exists() and not overwrite:
+        if faces_csv.is_file() and faces_csv.read_bytes() == _csv_bytes(drawn):
+            click.echo(f"{faces_csv}: holds these {faces} drawn faces (seed {seed}) already.")
+            return
+        raise SourceError(
+            f"{faces_csv}: exists with other content. Choose another name or pass --overwrite."
+        )
+    write_csv(drawn, faces_csv)
+    counts = ", ".join(
+        f"{name} {count}" for name, count in zip(EMOTIONS, np.bincount(drawn.emotion), strict=True)
+    )
+    click.echo(f"{faces_csv}: {faces} drawn faces of {SIDE}x{SIDE} (seed {seed}): {counts}.")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; what the user can mend becomes one line and exit status 2."""
+    try:
+        status = sample.main(
+            arguments, prog_name="python -m fer_features.faces.sample", standalone_mode=False
+        )
+    except click.ClickException as error:
+        click.echo(f"Error: {error.format_message()}", err=True)
+        status = 2
+    except FerFeaturesError as error:
+        click.echo(f"Error: {error}", err=True)
+        status = 2
+    except click.Abort:
+        status = 130
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

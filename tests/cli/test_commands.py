@@ -1,0 +1,229 @@
+"""The commands as a user calls them: on good input, on bad input, and stopped."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import pytest
+from support import TINY, command, noise_faces, write_csv
+
+from fer_features import Store, extract
+
+COMMANDS = ("fer-extract", "fer-fit-head", "fer-compare")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a source and one store in cache/, of the tiny network."""
+    folder = tmp_path_factory.mktemp("home")
+    faces = noise_faces(600)
+    write_csv(folder / "faces.csv", faces)
+    extract(folder / "faces.csv", folder / "cache" / "faces.h5", backbone=TINY)
+    return folder
+
+
+def only_error(said: subprocess.CompletedProcess) -> str:
+    """Return the one line that a refused call printed."""
+    assert said.returncode == 2, said.stderr
+    assert said.stdout == ""
+    assert said.stderr.count("\n") == 1, said.stderr
+    assert said.stderr.startswith("Error: ")
+    return said.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_quick_and_needs_no_tensorflow(name: str, tmp_path: Path) -> None:
+    module = f"fer_features.cli.{name.removeprefix('fer-').replace('-', '_')}"
+    code = (
+        f"import sys; sys.argv = [{name!r}, '--help']\n"
+        "import atexit; atexit.register(lambda: print('slow:', [m for m in "
+        "('tensorflow', 'keras', 'sklearn', 'pandas', 'h5py') if m in sys.modules]))\n"
+        f"from {module} import main; main()"
+    )
+    said = command(name, "--help", cwd=tmp_path)
+    assert said.returncode == 0
+    assert said.stdout.startswith("Usage:")
+    assert "Examples:" in said.stdout
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.endswith("slow: []\n")
+
+    def seconds(*arguments: str) -> float:
+        started = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+        return time.perf_counter() - started
+
+    beyond = sorted(seconds("-m", module, "--help") - seconds("-c", "") for _ in range(5))
+    assert beyond[0] < 0.5
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_version_is_the_packages(name: str, tmp_path: Path) -> None:
+    from fer_features import __version__
+
+    assert __version__ in command(name, "--version", cwd=tmp_path).stdout
+
+
+def test_every_option_is_documented() -> None:
+    from fer_features.cli import compare, extract, fit_head
+
+    for module in (extract, fit_head, compare):
+        for parameter in module.main.params:
+            if parameter.param_type_name == "option":
+                assert parameter.help, f"{module.__name__} {parameter.name}"
+
+
+BAD_CALLS = [
+    (["fer-extract", "missing.csv"], "missing.csv: no such file"),
+    (["fer-extract", "faces.csv", "--weights", "imagnet"], "Did you mean imagenet"),
+    (["fer-extract", "faces.csv", "--weights", "missing.h5"], "missing.h5: No such file"),
+    (["fer-extract", "faces.csv", "--limit", "0"], "'--limit': 0 is not in the range"),
+    (["fer-extract", "faces.csv", "--batch-size", "x"], "'x' is not a valid integer"),
+    (["fer-extract", "faces.csv", "--engine", "tensrflow"], "Did you mean tensorflow?"),
+    (["fer-extract", "faces.csv", "--wieghts", "random"], "--weights"),
+    (["fer-extract", "faces.csv", "--weights", "random", "-o", "faces.csv"], "no HDF5 file"),
+    (["fer-extract", "faces.csv", "--weights", "random", "-o", "cache"], "a folder, expected"),
+    (["fer-extract", "faces.csv", "--weights", "random", "-o", "cache/faces.h5"], "architecture"),
+    (["fer-extract", "faces.csv", "--weights", "random", "-o", "faces.csv/x.h5"], "x.h5"),
+    (["fer-extract", "faces.csv", "--verify"], "cannot be read as a store"),
+    (["fer-extract"], "Missing argument 'SOURCE'"),
+    (["fer-fit-head", "missing.h5"], "missing.h5: no such file, expected a store"),
+    (["fer-fit-head", "faces.csv"], "cannot be read as a store"),
+    (["fer-fit-head", "--head", "denes"], "Did you mean dense?"),
+    (["fer-fit-head"], "--per-class min"),
+    (["fer-fit-head", "--per-class", "few"], "per_class"),
+    (["fer-fit-head", "--per-class", "min", "--dropout", "1.5"], "dropout"),
+    (["fer-fit-head", "--per-class", "min", "--hidden", "a,b"], "expected units such as 128,64"),
+    (["fer-fit-head", "--head", "logistic", "--l2", "0.1"], "--l2: the logistic head has none"),
+    (["fer-fit-head", "--head", "logistic", "--C", "much"], "expected auto or a number"),
+    (["fer-fit-head", "--split", "usege"], "Did you mean usage?"),
+    (["fer-fit-head", "--class", "a=hapiness", "--class", "b=fear"], "happiness"),
+    (["fer-fit-head", "--class", "a=happiness"], "class"),
+    (["fer-fit-head", "--class", "happiness"], "expected NAME=EMOTION"),
+    (["fer-fit-head", "--per-class", "min", "-o", "faces.csv"], "faces.csv"),
+    (["fer-fit-head", "--per-class", "min", "-o", "cache"], "cache: already holds files"),
+    (["fer-compare", "--heads", "dense,logistc"], "Did you mean logistic?"),
+    (["fer-compare", "--seeds", "0"], "0 is not in the range"),
+    (["fer-compare", "cache", "cache"], "cache: no metrics.json"),
+    (["fer-compare", "missing-run", "other-run"], "missing-run"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), BAD_CALLS, ids=lambda value: str(value)[:60])
+def test_bad_input_is_one_line_and_nothing_changes(
+    home: Path, call: list[str], message: str
+) -> None:
+    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    said = command(call[0], *call[1:], cwd=home)
+    assert message in only_error(said)
+    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
+    assert re.search(r"[.?]( See \S+ --help\.)?$", said.stderr.strip())
+
+
+def test_bad_input_is_refused_without_importing_tensorflow(home: Path) -> None:
+    for call in (
+        ["fer-extract", "faces.csv", "--weights", "missing.h5"],
+        ["fer-fit-head"],
+        ["fer-compare", "cache", "cache"],
+    ):
+        module = f"fer_features.cli.{call[0].removeprefix('fer-').replace('-', '_')}"
+        code = (
+            f"import sys; sys.argv = {call!r}\n"
+            "import atexit; atexit.register(lambda: print('tensorflow' in sys.modules))\n"
+            f"from {module} import main; main()"
+        )
+        run = subprocess.run([sys.executable, "-c", code], cwd=home, capture_output=True, text=True)
+        assert (run.returncode, run.stdout) == (2, "False\n"), run.stderr
+
+
+def test_debug_shows_the_traceback(home: Path) -> None:
+    said = command("fer-extract", "missing.csv", "--debug", cwd=home)
+    assert "Traceback" in said.stderr
+    assert said.returncode == 2
+
+
+def test_an_unlabelled_source_is_extracted_and_refused_by_a_fit(tmp_path: Path) -> None:
+    faces = noise_faces(30)
+    write_csv(tmp_path / "faces.csv", faces)
+    rows = (tmp_path / "faces.csv").read_text().splitlines()
+    pixels = "\n".join(["pixels", *(row.split(",")[1] for row in rows[1:])])
+    (tmp_path / "test.csv").write_text(pixels + "\n")
+    store = extract(tmp_path / "test.csv", tmp_path / "test.h5", backbone=TINY)
+    assert (store.emotion == -1).all()
+    error = only_error(command("fer-fit-head", "test.h5", cwd=tmp_path))
+    assert "emotion" in error
+
+
+def test_verify_tells_an_intact_store_from_a_damaged_one(home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "faces.h5"
+    path.write_bytes((home / "cache" / "faces.h5").read_bytes())
+    said = command("fer-extract", path, "--verify", cwd=tmp_path)
+    assert (said.returncode, said.stdout) == (0, f"{path}: 600 rows intact\n")
+    with h5py.File(path, "r+") as file:
+        file["embeddings"][17, 0] += 1
+    said = command("fer-extract", path, "--verify", cwd=tmp_path)
+    assert said.returncode == 1
+    assert "row 17 is damaged (source: 18)" in said.stderr
+
+
+def test_the_whole_way_from_faces_to_a_report(tmp_path: Path) -> None:
+    """The real network, as a newcomer would: extract, again, fit both heads, compare."""
+    draw = [sys.executable, "-m", "fer_features.faces.sample", "faces.csv", "--faces", "120"]
+    subprocess.run(draw, cwd=tmp_path, check=True, capture_output=True)
+    first = command("fer-extract", "faces.csv", "--weights", "random", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    [path] = (tmp_path / "cache").glob("*.h5")
+    store = Store(path)
+    assert store.dimension == 1536
+    assert store.verify() == []
+    again = command("fer-extract", "faces.csv", "--weights", "random", cwd=tmp_path)
+    assert again.stdout == first.stdout
+    assert "nothing to compute" in again.stderr
+
+    fit = command("fer-fit-head", "--per-class", "min", "--epochs", "3", cwd=tmp_path)
+    assert fit.returncode == 0, fit.stderr
+    logistic = ["--head", "logistic", "--per-class", "min"]
+    assert command("fer-fit-head", *logistic, "--quiet", cwd=tmp_path).stderr == ""
+    runs = tmp_path / "runs"
+    assert sorted(run.name for run in runs.iterdir()) == ["0001-dense", "0002-logistic"]
+    for run in runs.iterdir():
+        names = {file.name for file in run.iterdir()}
+        assert names >= {"metrics.json", "predictions.csv", "head.keras", "report.html"}
+        assert names >= {"report.md"}
+        metrics = json.loads((run / "metrics.json").read_text())
+        assert metrics["format"] == "fer-features/result"
+        assert metrics["fingerprint"] == store.fingerprint
+
+    both = command("fer-compare", "runs/0001-dense", "runs/0002-logistic", cwd=tmp_path)
+    assert both.returncode == 0, both.stderr
+    seeds = command("fer-compare", "--seeds", "2", "--per-class", "min", cwd=tmp_path)
+    assert seeds.returncode == 0, seeds.stderr
+    folder = runs / "0004-compare"
+    summary = json.loads((folder / "results.json").read_text())
+    assert summary["complete"]
+    assert [fit["head"] for fit in summary["fits"]] == ["dense", "dense", "logistic"]
+    assert "Random weights" in (folder / "report.html").read_text()
+    again = command("fer-compare", "--seeds", "2", "--per-class", "min", "-o", folder, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+
+
+def test_reports_on_finished_runs_need_no_tensorflow(home: Path, tmp_path: Path) -> None:
+
+    from fer_features import LogisticHead, Task
+    from fer_features.experiment.evaluation import fit_and_evaluate
+
+    data = Task(per_class="min").select(Store(home / "cache" / "faces.h5"))
+    for seed in (0, 1):
+        fit_and_evaluate(LogisticHead(seed=seed), data).save(tmp_path / f"run{seed}")
+    code = (
+        "import sys; sys.argv = ['fer-compare', 'run0', 'run1', '-o', 'both']\n"
+        "import atexit; atexit.register(lambda: print('tensorflow' in sys.modules))\n"
+        "from fer_features.cli.compare import main; main()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.endswith("False\n")
+    assert (tmp_path / "both" / "report.html").is_file()
