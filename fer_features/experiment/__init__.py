@@ -1,0 +1,1 @@
+"""What is learnt from a store: tasks, heads, and how well the heads do."""

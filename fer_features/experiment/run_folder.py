@@ -1,0 +1,234 @@
+"""A run folder, format version 1: ``metrics.json``, ``predictions.csv`` and ``head.keras``."""
+
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fer_features.errors import RunError
+from fer_features.experiment.scoring import SCORES
+
+FORMAT = "fer-features/result"
+FORMAT_VERSION = 1
+
+SPLITS = ("validation", "test")
+"""The splits that are scored and kept. Training rows are not: a head's answers on what it was
+fitted to say how much it memorised, and would make the file two and a half times as long."""
+
+TEXT_COLUMNS = ("source", "digest", "split", "emotion", "target", "predicted")
+
+FIELDS: dict[str, type | tuple[type, ...]] = {
+    "head": str,
+    "params": dict,
+    "seed": (int, type(None)),
+    "task": dict,
+    "split": dict,
+    "scores": dict,
+    "history": list,
+    "seconds": dict,
+    "store": dict,
+    "fingerprint": str,
+    "outputs": list,
+    "versions": dict,
+}
+"""What ``metrics.json`` holds beside ``format`` and ``format_version``, and in which type."""
+
+
+def write_run(
+    folder: Path, document: Mapping[str, Any], predictions: pd.DataFrame, head: Any
+) -> None:
+    """Write a run folder, whole or not at all; `head` may be None.
+
+    Raises
+    ------
+    RunError
+        The folder exists and is not empty, or cannot be written.
+    """
+    _refuse_taken(folder)
+    whole = folder.absolute()
+    partial = whole.with_name(f".{whole.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        partial.mkdir(parents=True)
+        _write_files(partial, document, predictions, head)
+        if whole.is_dir():
+            whole.rmdir()
+        partial.rename(whole)
+    except OSError as error:
+        _refuse_taken(folder)
+        raise RunError(
+            f"{folder}: cannot be written ({error.strerror or error}). Name another folder."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def update_run(folder: Path, document: Mapping[str, Any], predictions: pd.DataFrame) -> None:
+    """Replace the document and the predictions of a run, and nothing else.
+
+    The predictions come first: a stop between the two leaves scores that lack the test rows, as
+    they did before, never scores without their predictions.
+
+    Raises
+    ------
+    RunError
+        The folder holds no run or another one, or cannot be written.
+    """
+    there = _read_metrics(folder)
+    for name in ("head", "params", "seed", "task", "fingerprint"):
+        if there[name] != plain(document[name]):
+            raise RunError(f"{folder}: a run with another {name}, expected the same fit's.")
+    new = folder / f".{uuid.uuid4().hex[:8]}.partial"
+    try:
+        new.mkdir()
+        _write_files(new, document, predictions, None)
+        for name in ("predictions.csv", "metrics.json"):
+            (new / name).replace(folder / name)
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot be written ({error.strerror or error}). Check the folder."
+        ) from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def new_folder(output: Path | None, name: str) -> Path:
+    """Return `output`, or ``runs/NNNN-NAME`` with the number after the highest there is.
+
+    Nothing is made: what fails before a run is written leaves no trace.
+
+    Raises
+    ------
+    RunError
+        `output` is a file, or a folder that is not empty.
+    """
+    if output is not None:
+        _refuse_taken(output)
+        return output
+    runs = Path("runs")
+    taken = [re.match(r"\d+(?=-)", path.name) for path in runs.glob("*")]
+    number = max((int(found[0]) for found in taken if found), default=0) + 1
+    return runs / f"{number:04d}-{name}"
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Read the document and the predictions of a run folder.
+
+    Raises
+    ------
+    RunError
+        The folder is missing, damaged, of another format or of a newer version.
+    """
+    document = _read_metrics(folder)
+    return document, _read_predictions(folder, tuple(document["task"]["classes"]))
+
+
+def plain(value: Any) -> Any:
+    """Return `value` in JSON's own types; a number that JSON has no word for becomes None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return str(value)
+
+
+def _write_files(
+    folder: Path, document: Mapping[str, Any], predictions: pd.DataFrame, head: Any
+) -> None:
+    stated = {"format": FORMAT, "format_version": FORMAT_VERSION, **document}
+    text = json.dumps(plain(stated), indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    # pandas writes a float as its repr, the shortest text that reads back as the same float.
+    predictions.to_csv(
+        folder / "predictions.csv", index=False, lineterminator="\n", encoding="utf-8"
+    )
+    if hasattr(head, "save"):
+        head.save(folder / "head.keras")
+
+
+def _refuse_taken(folder: Path) -> None:
+    if folder.is_dir():
+        if next(folder.iterdir(), None) is not None:
+            raise RunError(f"{folder}: already holds files, expected a new or an empty folder.")
+    elif folder.exists():
+        raise RunError(f"{folder}: a file, expected a new or an empty folder.")
+
+
+def _read_metrics(folder: Path) -> dict[str, Any]:
+    place = folder / "metrics.json"
+    if not place.is_file():
+        raise RunError(f"{folder}: no metrics.json, expected the folder of a run.")
+    try:
+        document = json.loads(place.read_text(encoding="utf-8"), parse_constant=_no_constant)
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise RunError(f"{place}: not JSON ({reason}). Fit the head again.") from error
+    found = document.get("format") if isinstance(document, dict) else None
+    if found != FORMAT:
+        raise RunError(f"{place}: format {found!r}, expected {FORMAT!r}.")
+    version = document.get("format_version")
+    if not isinstance(version, int) or version < 1:
+        raise RunError(f"{place}: format_version {version!r}, expected {FORMAT_VERSION}.")
+    if version > FORMAT_VERSION:
+        raise RunError(
+            f"{place}: format_version {version}, this fer-features reads up to {FORMAT_VERSION}. "
+            "Install a newer fer-features."
+        )
+    for name, kind in FIELDS.items():
+        if name not in document:
+            raise RunError(f"{place}: no {name!r}. Fit the head again.")
+        if not isinstance(document[name], kind):
+            raise RunError(f"{place}: {name!r} is not as the format says. Fit the head again.")
+    _check_scores(place, document)
+    return document
+
+
+def _check_scores(place: Path, document: dict[str, Any]) -> None:
+    classes = document["task"].get("classes")
+    if not isinstance(classes, dict) or len(classes) < 2:
+        raise RunError(f"{place}: 'task' names no classes. Fit the head again.")
+    for split in SPLITS:
+        scored = document["scores"].get(split, {})
+        if split == "test" and "test" not in document["scores"]:
+            continue
+        missing = [name for name in (*SCORES, "confusion") if name not in scored]
+        if missing:
+            raise RunError(f"{place}: no {split} {missing[0]!r} in 'scores'. Fit the head again.")
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _read_predictions(folder: Path, classes: tuple[str, ...]) -> pd.DataFrame:
+    place = folder / "predictions.csv"
+    probabilities = [f"p_{name}" for name in classes]
+    try:
+        # Text, all of it: a class or a file may well be named "NA" or "007", and Python's own
+        # float() reads what repr() wrote exactly, which pandas does only in some versions.
+        table = pd.read_csv(place, dtype="str", keep_default_na=False, encoding="utf-8")
+        for name in set(probabilities) & set(table.columns):
+            table[name] = np.array([float(text) for text in table[name]], dtype=np.float64)
+    except FileNotFoundError as error:
+        raise RunError(f"{folder}: no predictions.csv, expected the folder of a run.") from error
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise RunError(f"{place}: not readable ({reason}). Fit the head again.") from error
+    expected = [*TEXT_COLUMNS, *probabilities]
+    if list(table.columns) != expected:
+        raise RunError(
+            f"{place}: columns {', '.join(table.columns)}, expected {', '.join(expected)}. "
+            "Fit the head again."
+        )
+    return table

@@ -1,0 +1,143 @@
+"""Results laid out as one self-contained HTML page and as Markdown, from Results alone.
+
+The page loads nothing: its style and its figures are inside it, and its own policy forbids the
+rest. Nothing here imports TensorFlow.
+"""
+
+import re
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fer_features.errors import RunError
+from fer_features.experiment.evaluation import Result
+from fer_features.report import summary, tables
+from fer_features.report.pictures import SHOWN_GROUPS, Picture, pictures
+from fer_features.report.summary import Section
+
+
+def write_report(
+    results: Result | Sequence[Result], out: str | Path, *, title: str | None = None
+) -> Path:
+    """Write ``report.html``, ``report.md`` and each figure as PNG into a folder.
+
+    Parameters
+    ----------
+    results : Result or sequence of Result
+        The fits to report. Those that differ in the seed alone are averaged; those tested on
+        other images or classes get sections of their own; those without test scores, which a
+        comparison did not select, are only counted.
+    out : path
+        The folder, made if it is missing. An earlier report in it is replaced; no other file is
+        touched.
+    title : str, optional
+        The page's heading; by default it names the heads and the data.
+
+    Returns
+    -------
+    Path
+        The HTML file.
+
+    Raises
+    ------
+    RunError
+        There is no result, or the folder cannot be written.
+    """
+    given = [results] if isinstance(results, Result) else list(results)
+    fits = [result for result in given if "test" in result.scores]
+    if not fits:
+        raise RunError("report: no run with test scores, expected at least one. Name a run folder.")
+    parts = summary.sections(fits)
+    pictured = [
+        pictures(part, f"set{i}-" if len(parts) > 1 else "") for i, part in enumerate(parts, 1)
+    ]
+    content: dict[str, Any] = {
+        "title": title or _title(fits, parts),
+        "notices": summary.notices(fits, parts),
+        "unselected": summary.unselected(given),
+        "passes": tables.pass_note(fits),
+        "parts": [_content(*each) for each in zip(parts, pictured, strict=True)],
+    }
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for picture in [picture for drawn in pictured for picture in drawn]:
+            _write(folder / picture.file, picture.drawing.png)
+        for name, text in (("report.md", _markdown(content)), ("report.html", _html(content))):
+            _write(folder / name, text.encode("utf-8"))
+    except OSError as error:
+        raise RunError(
+            f"{out}: cannot be written ({error.strerror or error}). Name another folder."
+        ) from error
+    return folder / "report.html"
+
+
+def _content(part: Section, drawn: list[Picture]) -> dict[str, Any]:
+    """Gather what the templates show of one section."""
+    hidden = len(part.groups) - SHOWN_GROUPS
+    return {
+        "answer": summary.answer(part),
+        "caution": summary.caution(part),
+        "scores": [tables.score_table(part, split) for split in ("test", "validation")],
+        "score_note": tables.score_note(part),
+        "published": tables.published_table(part),
+        "pictures": drawn,
+        "hidden": ""
+        if hidden <= 0
+        else f"Figures show the {SHOWN_GROUPS} of {len(part.groups)} heads with the lowest "
+        "validation log loss.",
+        "fits": tables.fits_table(part),
+        "data": tables.data_table(part),
+        "data_note": tables.data_note(part),
+        "provenance": tables.provenance_tables(part),
+    }
+
+
+def _title(results: Sequence[Result], parts: Sequence[Section]) -> str:
+    names = {str(r.store.get("dataset", {}).get("name", r.store.get("name"))) for r in results}
+    where = f" on {', '.join(sorted(names))}"
+    groups = [group for part in parts for group in part.groups]
+    if len(groups) == 1:
+        return f"The {groups[0].label} head{where}"
+    return f"{len(groups)} heads compared{where}"
+
+
+def _html(content: dict[str, Any]) -> str:
+    environment = _environment(autoescape=True)
+    return environment.get_template("report.html.j2").render(content)
+
+
+def _markdown(content: dict[str, Any]) -> str:
+    environment = _environment(autoescape=False, finalize=_md)
+    return environment.get_template("report.md.j2").render(content)
+
+
+def _environment(**options: Any) -> Environment:
+    return Environment(
+        loader=PackageLoader("fer_features.report"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        **options,
+    )
+
+
+def _md(value: Any) -> str:
+    """Escape what Markdown, or HTML inside it, would take for its own; keep it on one line."""
+    flat = " ".join(str(value).split())
+    flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", flat)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file in one step, so that no reader meets half of it."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

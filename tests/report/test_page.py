@@ -1,0 +1,263 @@
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sklearn.metrics import accuracy_score
+
+from fer_features.errors import RunError
+from fer_features.experiment.evaluation import Result
+from fer_features.faces.dataset import EMOTIONS
+from fer_features.report.figures import DARK, darkened
+from fer_features.report.page import write_report
+from fer_features.report.summary import answer, sections
+
+SEVEN = {name: [name] for name in EMOTIONS}
+NASTY = {"<script>alert(1)</script>": ["happiness"], "a|b`$x$`\n*_[c](d)": ["anger"]}
+
+
+class Page(HTMLParser):
+    """What a page holds: its elements, and all the text that a reader sees."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._hidden = False
+        self.feed(path.read_text(encoding="utf-8"))
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attributes: Any) -> None:
+        self.elements.append((tag, dict(attributes)))
+        self._hidden = tag == "style"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden = False
+
+    def handle_data(self, data: str) -> None:
+        self.text += "" if self._hidden else data + " "
+
+
+@pytest.fixture(scope="module")
+def two(fits) -> list[Result]:
+    return fits()
+
+
+def test_the_answer_names_the_best_head_and_by_how_much(two, tmp_path):
+    page = Page(write_report(two, tmp_path))
+    rows = [result.predictions[result.predictions["split"] == "test"] for result in two]
+    accuracy = [accuracy_score(table["target"], table["predicted"]) for table in rows]
+    means = {"dense": (accuracy[0] + accuracy[1]) / 2, "logistic": accuracy[2]}
+    best, other = sorted(means, key=means.__getitem__, reverse=True)
+    shown = {name: round(100 * mean, 1) for name, mean in means.items()}
+    lead = shown[best] - shown[other]
+    chance = rows[0]["target"].value_counts(normalize=True).max()
+    assert lead > 0
+    said = answer(sections(two)[0])
+    assert said in page.text
+    assert said.startswith(f"The {best} head did best: it classified {shown[best]:.1f}% of the 12")
+    assert f"{lead:.1f} percentage points more than {other} ({means[other]:.1%})" in said
+    assert f"would be right {chance:.1%} of the time" in said
+    assert said.count(". ") == 1
+
+
+def test_the_report_holds_every_score(two, tmp_path):
+    page = Page(write_report(two, tmp_path))
+    markdown = (tmp_path / "report.md").read_text()
+    logistic = two[2].scores
+    for split in ("validation", "test"):
+        for name, value in logistic[split].items():
+            if name != "confusion":
+                assert f"{value:.4f}" in page.text, name
+                assert f"{value:.4f}" in markdown, name
+    for count in (n for row in logistic["test"]["confusion"] for n in row):
+        assert f" {count} " in page.text
+    mean = (two[0].scores["test"]["f1"] + two[1].scores["test"]["f1"]) / 2
+    assert f"{mean:.4f}" in page.text
+
+
+def test_the_page_loads_nothing_and_every_figure_is_described(two, tmp_path):
+    page = Page(write_report(two, tmp_path))
+    addresses = [
+        value
+        for tag, attributes in page.elements
+        for name, value in attributes.items()
+        if name in ("src", "srcset", "href", "data", "action", "poster")
+    ]
+    assert len(addresses) >= 8
+    assert all(address.startswith("data:") for address in addresses)
+    assert {tag for tag, _ in page.elements}.isdisjoint({"script", "iframe", "object", "embed"})
+    images = [attributes for tag, attributes in page.elements if tag == "img"]
+    assert len(images) == 8
+    assert all(len(image["alt"]) > 20 for image in images)
+    assert len({image["src"] for image in images}) == 8
+    assert sum(tag == "source" for tag, _ in page.elements) == 8
+
+
+def test_figures_lie_beside_the_page_and_markdown_shows_them(two, tmp_path):
+    write_report(two, tmp_path)
+    linked = re.findall(r"!\[[^]]+\]\(([^)]+)\)", (tmp_path / "report.md").read_text())
+    assert sorted(linked) == sorted(path.name for path in tmp_path.glob("*.png"))
+    assert sorted(linked) == [
+        "accuracy.png", "confusion-dense.png", "confusion-logistic.png",
+        "learning-curve-dense.png", "regularisation-logistic.png", "roc.png",
+        "targets-dense.png", "targets-logistic.png",
+    ]  # fmt: skip
+    for name in linked:
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_report_is_the_same_bytes_again_and_from_saved_runs(two, tmp_path):
+    folders = [result.save(tmp_path / str(i)) for i, result in enumerate(two)]
+    first = write_report(two, tmp_path / "first")
+    write_report(two, tmp_path / "first")
+    second = write_report([Result.load(folder) for folder in folders], tmp_path / "second")
+    names = sorted(path.name for path in first.parent.iterdir())
+    assert names == sorted(path.name for path in second.parent.iterdir())
+    for name in names:
+        assert (first.parent / name).read_bytes() == (second.parent / name).read_bytes(), name
+
+
+def test_one_result_gets_a_report_beside_its_run(two, tmp_path):
+    folder = two[0].save(tmp_path / "run")
+    page = Page(write_report(Result.load(folder), folder))
+    assert "The dense head on drawn" in page.text
+    assert "did best" not in page.text
+    assert (folder / "confusion.png").exists()
+    assert Result.load(folder).scores == two[0].scores
+
+
+@pytest.mark.parametrize("classes", [SEVEN, NASTY], ids=["seven classes", "nasty names"])
+def test_any_number_and_names_of_classes_work(fits, heads, classes, tmp_path):
+    page = Page(write_report(fits(classes, heads=[heads["dense"]()]), tmp_path))
+    assert "script" not in {tag for tag, _ in page.elements}
+    for name in classes:
+        assert " ".join(name.split()) in page.text
+    assert "0.7944" not in page.text
+    markdown = (tmp_path / "report.md").read_text()
+    assert "<script>" not in markdown
+    for line in markdown.splitlines():
+        if line.startswith("|"):  # as many cells as its table's rule: no name broke out
+            assert len(re.findall(r"(?<!\\)\|", line)) > 2
+            assert line.endswith("|")
+
+
+def test_published_figures_stand_in_their_own_table_for_the_seeds_task_only(two, fits, tmp_path):
+    page = Page(write_report(two, tmp_path / "two"))
+    published = (
+        "Published by the original experiment: validation set, ImageNet weights, not measured here"
+    )
+    assert published in page.text
+    after = page.text.split(published)[1][:300]
+    for figure in ("0.7944", "0.8065", "0.7747", "0.7903", "1,384", "316", "383", "1,317"):
+        assert figure in after
+    swapped = {"negative": ["anger", "fear", "sadness"], "positive": ["happiness"]}
+    other = Page(write_report(fits(swapped), tmp_path / "swapped"))
+    assert "0.7944" not in other.text
+
+
+def test_random_and_tiny_backbones_are_announced_on_top(two, fits, tmp_path):
+    untrained = fits(weights="random:0@keras-3.15.1", architecture="tiny")
+    page = Page(write_report(untrained, tmp_path / "random"))
+    before_answer = page.text.split("The ")[0] + page.text.split("classified")[0]
+    assert "Random weights: the backbone was never trained" in before_answer
+    assert "not an ImageNet result" in before_answer
+    assert "Tiny backbone: " in before_answer
+    assert "Random weights" in (tmp_path / "random" / "report.md").read_text().split("##")[0]
+    assert "Random weights" not in Page(write_report(two, tmp_path / "trained")).text
+
+
+def test_runs_of_other_test_images_are_not_compared(two, fits, heads, tmp_path):
+    elsewhere = fits(drawn=1, heads=[heads["logistic"]()])
+    parts = sections([*two, *elsewhere])
+    assert [len(part.groups) for part in parts] == [2, 1]
+    page = Page(write_report([*two, *elsewhere], tmp_path))
+    assert "Not comparable like for like: these runs have 2 different sets" in page.text
+    assert answer(parts[0]) in page.text
+    assert answer(parts[1]) in page.text
+    assert (tmp_path / "set2-roc.png").exists()
+
+
+def test_heads_that_differ_in_parameters_or_backbone_are_not_averaged(two, fits, heads):
+    others = fits(heads=[heads["dense"](l2=0.5)])
+    (section,) = sections([*two, *others])
+    labels = [group.label for group in section.groups]
+    assert labels == ["dense (l2=0.001)", "logistic", "dense (l2=0.5)"]
+    rewritten = [Result(**{**vars(result), "fingerprint": "f" * 64}) for result in two]
+    (section,) = sections([*two, *rewritten])
+    assert [group.label for group in section.groups] == [
+        "dense (backbone 5eed5eed)",
+        "logistic (backbone 5eed5eed)",
+        "dense (backbone ffffffff)",
+        "logistic (backbone ffffffff)",
+    ]
+    assert [len(group.results) for group in section.groups] == [2, 1, 2, 1]
+
+
+def test_a_fit_given_twice_counts_once(two):
+    (section,) = sections([*two, *two])
+    assert [len(group.results) for group in section.groups] == [2, 1]
+
+
+def test_heads_level_at_the_shown_digit_are_called_level(two):
+    twin = Result(**{**vars(two[2]), "head": "other"})
+    said = answer(sections([two[2], twin])[0])
+    assert said.startswith("The heads logistic and other are level: each classified")
+
+
+def test_text_of_a_store_cannot_become_markup(two, tmp_path):
+    store = {**two[0].store, "name": "<img src=x onerror=alert(1)>.h5"}
+    store["dataset"] = {"name": "<b>faces</b>"}
+    page = Page(write_report(Result(**{**vars(two[0]), "store": store}), tmp_path))
+    assert sum(tag == "img" for tag, _ in page.elements) == 4
+    assert "b" not in {tag for tag, _ in page.elements}
+    assert "<b>faces</b>" in page.text
+
+
+def test_what_a_store_does_not_record_is_said_so(two, tmp_path):
+    bare = {"name": "old.h5", "fingerprint": "ab"}
+    page = Page(write_report(Result(**{**vars(two[0]), "store": bare}), tmp_path))
+    assert "What the pass behind old.h5 cost is not recorded." in page.text
+
+
+def test_settings_that_were_not_selected_are_counted_and_not_shown(two, tmp_path):
+    other = {"params": {"l2": 9.0}, "scores": {"validation": two[0].scores["validation"]}}
+    dropped = [Result(**{**vars(result), **other}) for result in two[:2]]
+    page = Page(write_report([*two, *dropped], tmp_path))
+    assert "Of 3 settings that were tried, 1 (2 fits) were not selected" in page.text
+    assert "l2=9" not in page.text
+    with pytest.raises(RunError, match="no run with test scores"):
+        write_report(dropped, tmp_path / "none")
+
+
+def test_no_runs_or_an_unwritable_folder_is_a_run_error(two, tmp_path):
+    with pytest.raises(RunError, match="no run with test scores, expected at least one"):
+        write_report([], tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        write_report(two[0], tmp_path / "file")
+
+
+def test_every_colour_of_a_figure_has_a_dark_one(two, tmp_path):
+    light = b" ".join(colour.encode() for colour in DARK)
+    assert darkened(light).decode().split() == list(DARK.values())
+
+
+def test_a_report_is_written_without_tensorflow(two, tmp_path):
+    folder = two[0].save(tmp_path / "run")
+    script = (
+        "import json, sys; from fer_features import Result, write_report; "
+        "write_report(Result.load(sys.argv[1]), sys.argv[1]); "
+        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder)], check=True, capture_output=True, text=True
+    )
+    loaded = json.loads(done.stdout)
+    assert "matplotlib" in loaded
+    assert not {"tensorflow", "keras", "h5py"} & set(loaded)
+    assert (folder / "report.html").exists()
