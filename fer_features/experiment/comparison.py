@@ -1,51 +1,35 @@
 """Heads x settings x seeds on one task: fitted, selected on validation, scored on test once."""
 
-import hashlib
-import json
-import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from sklearn.base import clone
-from sklearn.model_selection import ParameterGrid
+from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
-from fer_features.errors import OptionError, RunError
+from fer_features.errors import OptionError
+from fer_features.experiment.comparison_folder import claimed, load_results, write_summary
 from fer_features.experiment.evaluation import Result, evaluate
+from fer_features.experiment.fit_plan import Fit, Grid, at_size, checked_sizes, part_of, plan
 from fer_features.experiment.heads import load_head
-from fer_features.experiment.run_folder import plain
 from fer_features.experiment.task import Data
 
-log = logging.getLogger(__name__)
-
-FORMAT = "fer-features/comparison"
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True, eq=False)
-class _Fit:
-    """One head with one setting and one seed, and where its result is kept."""
-
-    label: str
-    head: Any
-    folder: Path | None
-
-    @property
-    def setting(self) -> str:
-        """What is selected among: the head's parameters but for the seed, as text."""
-        return _text({k: v for k, v in self.head.get_params().items() if k != "seed"})
+__all__ = ["compare", "load_results"]
 
 
 def compare(
     data: Data,
     heads: Mapping[str, Any],
     *,
-    grid: Mapping[str, Mapping[str, Sequence[Any]]] | None = None,
+    grid: Grid | None = None,
     seeds: Iterable[int] = range(3),
+    sizes: Iterable[int] = (),
     out: str | Path | None = None,
+    n_jobs: int = 1,
     progress: bool = False,
 ) -> list[Result]:
     """Fit heads under several settings and seeds, select on validation, score on test.
@@ -53,120 +37,114 @@ def compare(
     Parameters
     ----------
     data : Data
-        One task's rows; every fit sees the same ones.
+        One task's rows; every fit is validated and tested on the same ones.
     heads : mapping of str to classifier
         Unfitted heads by the names they have in the report.
     grid : mapping of str to mapping of str to sequence, optional
         For a head's name, its parameters and the values to try, all combinations of them.
     seeds : iterable of int
         Seeds of training. A head without randomness is fitted with the first alone.
+    sizes : iterable of int
+        Numbers of training images, for the curve of what more of them bring: each head's
+        selected setting is fitted to nested parts of the training set and scored on validation.
     out : path-like, optional
         A folder for the results: ``fits/HEAD-HASH-SEED/``, ``results.json`` and
-        ``results.csv``. Fits that it already holds of this experiment are not done again.
+        ``results.csv``. Fits that it already holds of this comparison are not done again.
+    n_jobs : int
+        Fits at a time, as joblib counts them (-1: as many as there are cores). More than one run
+        in processes of one thread each, with the same results to the bit.
     progress : bool
         Show a progress bar on standard error.
 
     Returns
     -------
     list of Result
-        In the order of ``heads``, settings and seeds. Of each head the setting with the least
-        mean validation log loss has scores on the test rows, the others have none.
+        In the order of ``heads``, settings and seeds, then of sizes. Of each head the setting
+        with the least mean validation log loss has scores on the test rows, nothing else has.
 
     Raises
     ------
     OptionError
-        When a grid names an unknown head or parameter, or there are no seeds.
+        When there are no heads or seeds, a grid names an unknown head or parameter, a fit refuses
+        its parameters, or a size is not to be had.
     RunError
-        When ``out`` holds another experiment, or cannot be written.
+        When ``out`` holds another comparison, is in use, or cannot be written.
     """
-    folder = Path(out) if out is not None else None
-    fits = _plan(data, heads, grid or {}, list(seeds), folder)
-    if folder is not None:
-        _claim(folder, data)
-    alone = {label: len({fit.setting for fit in fits if fit.label == label}) == 1 for label in heads}
-    results = []
-    with tqdm(total=len(fits), desc="Fitting", unit=" fits", disable=not progress) as bar:
-        for fit in fits:
-            bar.set_postfix_str(fit.label)
-            results.append(_done(fit) or _fit(fit, data, test=alone[fit.label]))
-            bar.update()
-    chosen = _select(fits, results)
+    folder = None if out is None else Path(out)
+    fits = plan(heads, grid or {}, seeds, folder)
+    ordered = checked_sizes(sizes, data)
+    experiment = _experiment(data, fits, ordered)
+    with nullcontext() if folder is None else claimed(folder, experiment):
+        total = len(fits) + len(ordered) * sum(_of_first_setting(fits, each) for each in heads)
+        with tqdm(total=total, desc="Fitting", unit=" fits", disable=not progress) as bar:
+            results = _fit_all(fits, data, n_jobs, bar)
+            selected = _select(fits, results)
+            chosen = [fit for fit in fits if selected[fit.label] == fit.setting]
+            smaller = [at_size(fit, size, folder) for fit in chosen for size in ordered]
+            sized = _fit_all(smaller, data, n_jobs, bar)
+        for index, fit in enumerate(fits):
+            if fit in chosen and "test" not in results[index].scores:
+                results[index] = _score_on_test(fit, results[index], data)
+        if folder is not None:
+            done = zip([*fits, *smaller], [*results, *sized], strict=True)
+            write_summary(folder, experiment, selected, list(done))
+    return [*results, *sized]
+
+
+def _fit_all(fits: Sequence[Fit], data: Data, n_jobs: int, bar: Any) -> list[Result]:
+    """Return the results of fits in their order; those that are there already are read."""
+    results: dict[int, Result] = {}
     for index, fit in enumerate(fits):
-        if chosen[fit.label] == fit.setting and "test" not in results[index].scores:
-            results[index] = _score_on_test(fit, results[index], data)
-    if folder is not None:
-        _write_summary(folder, data, fits, results)
-    return results
+        # A fit's folder appears whole or not at all.
+        if fit.folder is not None and (fit.folder / "metrics.json").is_file():
+            results[index] = Result.load(fit.folder)
+    # They took no time: counted as done at the start, they leave the time left as it is.
+    bar.initial += len(results)
+    bar.n += len(results)
+    bar.refresh()
+    todo = [index for index in range(len(fits)) if index not in results]
+    for index, result in _fitted([(i, fits[i]) for i in todo], data, n_jobs):
+        results[index] = result
+        bar.set_postfix_str(result.head)
+        bar.update()
+    return [results[index] for index in range(len(fits))]
 
 
-def load_results(folder: str | Path) -> list[Result]:
-    """Read the results of a run folder or of a comparison folder.
-
-    Raises
-    ------
-    RunError
-        When it is neither, or damaged.
-    """
-    folder = Path(folder)
-    if (folder / "results.json").is_file():
-        summary = _read_summary(folder)
-        if not summary["complete"]:
-            raise RunError(
-                f"{folder}: an unfinished comparison, expected a finished one. "
-                f"Finish it with the same fer-compare call and -o {folder}."
-            )
-        return [Result.load(folder / fit["folder"]) for fit in summary["fits"]]
-    return [Result.load(folder)]
+def _fitted(
+    todo: Sequence[tuple[int, Fit]], data: Data, n_jobs: int
+) -> Iterator[tuple[int, Result]]:
+    if n_jobs == 1 or len(todo) < 2:
+        for index, fit in todo:
+            yield index, _fit(fit, data)
+        return
+    with parallel_config("loky", inner_max_num_threads=1):
+        parallel = Parallel(n_jobs=min(n_jobs, len(todo)), return_as="generator_unordered")
+        yield from parallel(delayed(_fit_on_one_thread)(index, fit, data) for index, fit in todo)
 
 
-def _plan(
-    data: Data,
-    heads: Mapping[str, Any],
-    grid: Mapping[str, Mapping[str, Sequence[Any]]],
-    seeds: list[int],
-    folder: Path | None,
-) -> list[_Fit]:
-    """List all fits, checked before the first one starts."""
-    if not seeds:
-        raise OptionError("seeds: none, expected at least one.")
-    for label in grid:
-        if label not in heads:
-            raise OptionError(f"grid: unknown head {label!r}, expected {' or '.join(heads)}.")
-    fits = []
-    for label, head in heads.items():
-        for setting in ParameterGrid(grid.get(label, {})):
-            unknown = [name for name in setting if name not in head.get_params()]
-            if unknown:
-                known = ", ".join(head.get_params())
-                raise OptionError(
-                    f"grid: {label} has no parameter {unknown[0]!r}, expected one of {known}."
-                )
-            for seed in seeds if getattr(head, "seeded", True) else seeds[:1]:
-                one = clone(head).set_params(**setting, seed=seed)
-                digest = _hash([_experiment(data), one.get_params()])[:8]
-                place = folder / "fits" / f"{label}-{digest}-{seed}" if folder else None
-                fits.append(_Fit(label, one, place))
-    return fits
+def _fit_on_one_thread(index: int, fit: Fit, data: Data) -> tuple[int, Result]:
+    # TensorFlow reads these once, when it starts; joblib sees to the other libraries.
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ[name] = "1"
+    return index, _fit(fit, data)
 
 
-def _fit(fit: _Fit, data: Data, test: bool) -> Result:
+def _fit(fit: Fit, data: Data) -> Result:
+    """Fit one head and score it on validation alone; its folder, if it has one, is written."""
+    data = part_of(data, fit.size)
     validation = (data.validation.X, data.validation.y)
-    fit.head.fit(data.train.X, data.train.y, validation=validation)
-    result = replace(evaluate(fit.head, data, test=test), head=fit.label)
+    try:
+        fit.head.fit(data.train.X, data.train.y, validation=validation)
+    except ValueError as error:
+        raise OptionError(f"{fit.label}: {error}") from error
+    result = replace(evaluate(fit.head, data, test=False), head=fit.label)
     if fit.folder is not None:
         result.save(fit.folder)
     return result
 
 
-def _done(fit: _Fit) -> Result | None:
-    """Return a fit's result if an earlier call left it; its folder appears whole or not at all."""
-    if fit.folder is None or not (fit.folder / "metrics.json").is_file():
-        return None
-    return Result.load(fit.folder)
-
-
-def _select(fits: list[_Fit], results: list[Result]) -> dict[str, str]:
-    """Return each head's setting with the least mean validation log loss."""
+def _select(fits: Sequence[Fit], results: Sequence[Result]) -> dict[str, str]:
+    """Return each head's setting of the least mean validation log loss, the best head first."""
     losses = pd.DataFrame(
         {
             "label": [fit.label for fit in fits],
@@ -175,10 +153,11 @@ def _select(fits: list[_Fit], results: list[Result]) -> dict[str, str]:
         }
     )
     means = losses.groupby(["label", "setting"], sort=False)["loss"].mean()
-    return {label: means[label].idxmin() for label in losses["label"].unique()}
+    best = means.groupby("label", sort=False).idxmin()
+    return dict(sorted(best, key=lambda chosen: means[chosen]))
 
 
-def _score_on_test(fit: _Fit, result: Result, data: Data) -> Result:
+def _score_on_test(fit: Fit, result: Result, data: Data) -> Result:
     """Add the test rows to a selected fit's result and to its folder."""
     head = result.fitted
     if head is None:
@@ -191,99 +170,27 @@ def _score_on_test(fit: _Fit, result: Result, data: Data) -> Result:
     return result
 
 
-def _experiment(data: Data) -> dict[str, Any]:
-    """What all fits of one comparison share: rows, classes, split and network."""
-    return plain(
-        {
-            "classes": data.task.emotions,
-            "split": data.split,
-            "fingerprint": data.store["fingerprint"],
-            "source": data.store["dataset"]["sha256"],
-        }
-    )
+def _of_first_setting(fits: Sequence[Fit], label: str) -> int:
+    """Count a head's seeds."""
+    own = [fit.setting for fit in fits if fit.label == label]
+    return own.count(own[0])
 
 
-def _claim(folder: Path, data: Data) -> None:
-    """Take a folder for this experiment, or go on with it; refuse one of anything else."""
-    try:
-        if (folder / "results.json").exists():
-            summary = _read_summary(folder)
-            if summary["experiment"] != _experiment(data):
-                raise RunError(
-                    f"{folder}: a comparison of another experiment, expected this one's. "
-                    "Choose another folder with -o."
-                )
-            return
-        if folder.is_dir() and any(folder.iterdir()):
-            raise RunError(f"{folder}: already holds files, expected a new or an empty folder.")
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_json(folder, {"complete": False, "experiment": _experiment(data), "fits": []})
-    except OSError as error:
-        raise RunError(
-            f"{folder}: cannot be written ({error.strerror}). Choose another folder with -o."
-        ) from error
-
-
-def _write_summary(folder: Path, data: Data, fits: list[_Fit], results: list[Result]) -> None:
-    rows = []
-    for fit, result in zip(fits, results, strict=True):
-        assert fit.folder is not None
-        rows.append(
-            {
-                "folder": fit.folder.relative_to(folder).as_posix(),
-                "head": result.head,
-                "params": result.params,
-                "seed": result.seed,
-                "selected": "test" in result.scores,
-                "seconds": result.seconds,
-                "scores": result.scores,
-            }
-        )
-    _write_json(folder, {"complete": True, "experiment": _experiment(data), "fits": rows})
-    pd.DataFrame([_flat(row) for row in rows]).to_csv(folder / "results.csv", index=False)
-
-
-def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one line of results.csv: a column each for parameters, scores and seconds."""
-    line = {name: row[name] for name in ("folder", "head", "seed", "selected")}
-    line |= {name: _cell(value) for name, value in row["params"].items()}
-    for split, scores in row["scores"].items():
-        line |= {f"{split}_{name}": v for name, v in scores.items() if name != "confusion"}
-    return line | {"fit_seconds": row["seconds"]["fit"]}
-
-
-def _cell(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | None) else json.dumps(value)
-
-
-def _read_summary(folder: Path) -> dict[str, Any]:
-    place = folder / "results.json"
-    try:
-        summary = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{place}: not JSON ({error}). Compare again into a new folder.") from error
-    found = summary.get("format") if isinstance(summary, dict) else None
-    if found != FORMAT:
-        raise RunError(f"{place}: format {found!r}, expected {FORMAT!r}.")
-    if summary.get("format_version") != FORMAT_VERSION:
-        raise RunError(
-            f"{place}: format_version {summary.get('format_version')!r}, expected "
-            f"{FORMAT_VERSION}. Upgrade fer-features to read it."
-        )
-    return summary
-
-
-def _write_json(folder: Path, summary: Mapping[str, Any]) -> None:
-    document = {"format": FORMAT, "format_version": FORMAT_VERSION, **summary}
-    new = folder / "results.json.new"
-    text = json.dumps(plain(document), indent=1, ensure_ascii=False, allow_nan=False)
-    new.write_text(text + "\n", encoding="utf-8")
-    new.replace(folder / "results.json")
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(_text(value).encode()).hexdigest()
-
-
-def _text(value: Any) -> str:
-    return json.dumps(plain(value), sort_keys=True)
+def _experiment(data: Data, fits: Sequence[Fit], sizes: Sequence[int]) -> dict[str, Any]:
+    """Say what makes this comparison the one it is; of another one no fit is taken over."""
+    settings: dict[str, list[dict[str, Any]]] = {}
+    seeds: dict[str, list[Any]] = {}
+    for fit in fits:
+        if fit.params not in settings.setdefault(fit.label, []):
+            settings[fit.label].append(fit.params)
+        if fit.seed not in seeds.setdefault(fit.label, []):
+            seeds[fit.label].append(fit.seed)
+    return {
+        "classes": data.task.emotions,
+        "split": data.split,
+        "fingerprint": data.store["fingerprint"],
+        "source": data.store["dataset"]["sha256"],
+        "settings": settings,
+        "seeds": seeds,
+        "sizes": list(sizes),
+    }

@@ -50,7 +50,7 @@ def fit_and_evaluate(
     progress : bool
         Show a progress bar on standard error.
     """
-    with tqdm(desc=f"Fitting {head.name}", disable=not progress, leave=False) as bar:
+    with tqdm(desc=f"Fitting {head.name}", disable=not progress, leave=False, delay=1) as bar:
 
         def show(done: int, total: int, logs: Mapping[str, float]) -> None:
             bar.total = total
