@@ -1,6 +1,6 @@
-"""TensorFlow, imported where it is first needed and without its start-up log.
+"""TensorFlow, Keras and OpenVINO, imported where they are first needed, and quiet.
 
-Importing it takes seconds, so nothing imports it at module level.
+Importing TensorFlow takes seconds, so nothing imports it at module level.
 """
 
 import os
@@ -34,6 +34,18 @@ def import_keras() -> Any:
     import keras
 
     return keras
+
+
+def import_openvino() -> Any:
+    """Return the ``openvino`` module, without its usage statistics.
+
+    Importing it would start a process that reports the import to a server; it does without where
+    that package is absent.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
 
 
 @contextmanager

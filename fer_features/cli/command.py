@@ -47,12 +47,9 @@ class Command(click.Command):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             status = 1
         except Exception as error:
-            status = _fail(
-                f"{type(error).__name__}: {_one_line(str(error))}. This is a fault of "
-                "fer-features: call again with --debug and report what it prints.",
-                1,
-                debug,
-            )
+            said = _one_line(f"{type(error).__name__}: {error}").rstrip(".")
+            fault = "This is a fault of fer-features: call again with --debug and report it."
+            status = _fail(f"{said}. {fault}", 1, debug)
         sys.exit(status or 0)
 
 

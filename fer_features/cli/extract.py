@@ -45,10 +45,17 @@ Stopped at any moment, the same call goes on where it stopped.
 @click.option("--repair", is_flag=True, help="Compute the damaged rows of a store again.")
 @click.option(
     "--engine",
-    type=Name(("auto", "tensorflow")),
+    type=Name(("auto", "tensorflow", "openvino")),
     default="auto",
     show_default=True,
-    help="What executes the network.",
+    help="What executes the network; auto takes the fastest one installed.",
+)
+@click.option(
+    "--precision",
+    type=Name(("float32", "int8")),
+    default="float32",
+    show_default=True,
+    help="int8: faster and less exact, calibrated on the pass's images; needs OpenVINO.",
 )
 @click.option(
     "--batch-size",
@@ -58,6 +65,15 @@ Stopped at any moment, the same call goes on where it stopped.
     metavar="N",
     help="Images computed, and written, at a time.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes on this machine that share the work.",
+)
+@click.option("--dask", metavar="ADDRESS", help="Let a Dask cluster do it: tcp://host:8786.")
 @click.option("--verify", is_flag=True, help="Check SOURCE, a store; exit 1 if it is damaged.")
 @messages_options
 def main(
@@ -69,7 +85,10 @@ def main(
     overwrite: bool,
     repair: bool,
     engine: str,
+    precision: str,
     batch_size: int,
+    workers: int,
+    dask: str | None,
     verify: bool,
     quiet: bool,
 ) -> int:
@@ -81,15 +100,19 @@ def main(
     show_messages(quiet)
     if verify:
         return _verify(source)
+    if dask and workers > 1:
+        raise click.UsageError("--workers and --dask: expected one of the two.")
     from fer_features.embedding.backbone import BackboneSpec
     from fer_features.embedding.extraction import extract
 
     store = extract(
         source,
         output,
-        backbone=BackboneSpec(weights=weights),
+        backbone=BackboneSpec(weights=weights, precision=precision),
         engine=engine,
         batch_size=batch_size,
+        workers=workers,
+        dask=dask,
         limit=limit,
         skip_bad=skip_bad,
         overwrite=overwrite,

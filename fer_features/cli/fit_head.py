@@ -23,7 +23,16 @@ Examples:
   fer-fit-head --class happy=happiness --class upset=anger,fear,sadness --per-class min
 """
 
-DENSE = ("hidden", "l2", "dropout", "learning_rate", "batch_size", "epochs", "patience")
+DENSE = (
+    "hidden",
+    "l2",
+    "dropout",
+    "learning_rate",
+    "batch_size",
+    "epochs",
+    "patience",
+    "standardize",
+)
 LOGISTIC = ("C",)
 
 
@@ -64,6 +73,12 @@ class _Strength(click.ParamType):
 @click.option("--epochs", type=int, help="dense: at most. [default: 50]")
 @click.option(
     "--patience", type=int, help="dense: epochs without improvement to wait. [default: 10]"
+)
+@click.option(
+    "--standardize",
+    is_flag=True,
+    default=None,
+    help="dense: scale each feature first; embeddings of random weights need it.",
 )
 @click.option(
     "--C",

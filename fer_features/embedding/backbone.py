@@ -7,7 +7,7 @@ new photo share one definition: uint8 48x48 pixels in, embedding out.
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,11 @@ class BackboneSpec:
     pooling : str
         ``"avg"``: global average pooling.
     precision : str
-        ``"float32"``.
+        ``"float32"``, or ``"int8"``: quantised after training, on OpenVINO alone.
     preprocessing : int
         Version of the preprocessing formula.
+    quantised : str, optional
+        Hex sha256 of the quantised network, which is part of its identity; the pass fills it in.
 
     Raises
     ------
@@ -59,13 +61,14 @@ class BackboneSpec:
     pooling: str = "avg"
     precision: str = "float32"
     preprocessing: int = PREPROCESSING
+    quantised: str | None = None
     weights_file: Path | None = field(default=None, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         allowed: dict[str, tuple[Any, ...]] = {
             "architecture": tuple(DIMENSIONS),
             "pooling": ("avg",),
-            "precision": ("float32",),
+            "precision": ("float32", "int8"),
             "preprocessing": (PREPROCESSING,),
         }
         for name, values in allowed.items():
@@ -76,6 +79,8 @@ class BackboneSpec:
             raise WeightsError(
                 f"input_size: {self.input_size!r}, expected a whole number of at least 75 pixels."
             )
+        if self.quantised is not None and self.precision != "int8":
+            raise WeightsError("quantised: expected with precision int8 alone.")
         identified, file = _identify_weights(str(self.weights))
         if self.architecture == "tiny" and not identified.startswith("random:"):
             raise WeightsError(f"weights: {self.weights!r}, expected random:SEED for 'tiny'.")
@@ -90,7 +95,7 @@ class BackboneSpec:
     @property
     def identity(self) -> dict[str, Any]:
         """What the fingerprint is taken of, as the store keeps it."""
-        return {
+        identity: dict[str, Any] = {
             "architecture": self.architecture,
             "weights": self.weights,
             "input_size": self.input_size,
@@ -98,11 +103,18 @@ class BackboneSpec:
             "precision": self.precision,
             "preprocessing": self.preprocessing,
         }
+        return identity if self.quantised is None else {**identity, "quantised": self.quantised}
 
     @property
     def fingerprint(self) -> str:
         """Hex sha256 of the identity's JSON with sorted keys."""
         return fingerprint(self.identity)
+
+    def with_precision(self, precision: str, quantised: str | None = None) -> "BackboneSpec":
+        """Return the same network in another precision."""
+        other = replace(self, precision=precision, quantised=quantised)
+        object.__setattr__(other, "weights_file", self.weights_file)
+        return other
 
     @property
     def seed(self) -> int | None:
@@ -155,6 +167,10 @@ def check_weights(spec: BackboneSpec) -> Path | None:
     if path is None:
         raise WeightsError(f"weights {spec.weights}: where the file lies is not known. Pass it.")
     weights_files.check_file(path)
+    if spec.weights.startswith("sha256:"):
+        found = f"sha256:{weights_files.file_sha256(path)}"
+        if found != spec.weights:
+            raise WeightsError(f"{path}: {found}, expected {spec.weights}. Pass the same file.")
     return path
 
 

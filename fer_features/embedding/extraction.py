@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from fer_features.embedding.backbone import BackboneSpec, check_weights
-from fer_features.embedding.engines import load_engine
+from fer_features.embedding.blocks import Computing, Plan
+from fer_features.embedding.engines import choose_engine, engine_versions
 from fer_features.embedding.partial import PartialStore, create_partial, locked, open_partial
+from fer_features.embedding.quantisation import quantisation_facts, quantise, quantised_spec
 from fer_features.embedding.store import CACHE, Store
 from fer_features.errors import OptionError, SourceError, StoreError, WeightsError
 from fer_features.faces.dataset import FaceDataset
@@ -27,31 +28,20 @@ from fer_features.faces.reading import read_faces, source_name, source_sha256
 
 log = logging.getLogger(__name__)
 
+Source = FaceDataset | str | os.PathLike[str]
+
 BATCH_SIZE = 64
 
 
-@dataclass(frozen=True)
-class _Pass:
-    """One call's choices, which every step below needs."""
-
-    target: Path
-    backbone: BackboneSpec
-    engine: str
-    batch_size: int
-    progress: bool
-
-    @property
-    def partial(self) -> Path:
-        return self.target.with_name(self.target.name + ".partial")
-
-
 def extract(
-    source: FaceDataset | str | os.PathLike[str],
+    source: Source,
     path: str | os.PathLike[str] | None = None,
     *,
     backbone: BackboneSpec | None = None,
     engine: str = "auto",
     batch_size: int = BATCH_SIZE,
+    workers: int = 1,
+    dask: str | None = None,
     limit: int | None = None,
     skip_bad: bool = False,
     overwrite: bool = False,
@@ -68,13 +58,18 @@ def extract(
     source : FaceDataset or path-like
         Faces, or the CSV file or image folder to read them from.
     path : path-like, optional
-        The store; by default ``cache/NAME-FINGERPRINT8.h5``.
+        The store; by default ``cache/NAME-FINGERPRINT8.h5``. Converted and quantised networks
+        are kept in its folder.
     backbone : BackboneSpec, optional
         The network; by default InceptionResNetV2 with ImageNet's weights.
-    engine : {"auto", "tensorflow"}
-        What executes it.
+    engine : {"auto", "tensorflow", "openvino"}
+        What executes it; "auto" takes the fastest one installed.
     batch_size : int
         Images in a block: what is computed, and written, at a time.
+    workers : int
+        Processes on this machine that share the work.
+    dask : str, optional
+        Address of a Dask scheduler whose workers do it instead.
     limit, skip_bad
         As for :func:`read_faces`, when ``source`` is a path.
     overwrite : bool
@@ -96,40 +91,28 @@ def extract(
         When an option has a bad value.
     """
     spec = backbone or BackboneSpec()
-    if batch_size < 1:
-        raise OptionError(f"batch_size: {batch_size}, expected at least 1.")
-    if isinstance(source, FaceDataset):
-        name, sha256 = source.name, source.sha256
-        limit, skip_bad = source.limit, source.skipped > 0
-    else:
-        name, sha256 = source_name(source), source_sha256(source)
-    target = Path(path) if path is not None else default_path(name, spec)
-    _check_target(target)
-    this = _Pass(target, spec, engine, batch_size, progress)
-
-    def finished() -> Store | None:
-        """Return the store that is there if it is of this very source."""
-        store = None if overwrite else _known(this)
-        if store is None or not _is_of(store, sha256, limit, skip_bad):
-            return None
-        if repair and store.verify():
-            return None
-        log.info("%s: complete, nothing to compute", target)
-        return store
-
-    if store := finished():
-        return store
-    check_weights(spec)
-    with _naming_the_disk(target):
+    for name, value in (("batch_size", batch_size), ("workers", workers)):
+        if value < 1:
+            raise OptionError(f"{name}: {value}, expected at least 1.")
+    engine = choose_engine(engine, spec.precision)
+    given = _Source.of(source, limit, skip_bad, progress)
+    folder = Path(path).parent if path is not None else CACHE
+    with _naming_the_disk(folder):
+        if spec.precision == "int8" and spec.quantised is None:
+            spec = quantised_spec(spec, folder) or _quantise(spec, given, folder)
+        target = Path(path) if path is not None else default_path(given.name, spec)
+        _check_target(target)
+        computing = Computing(spec, engine, target.parent, workers, dask)
+        this = _Pass(target, computing, batch_size, progress)
+        if _finished(this, given, overwrite, repair):
+            log.info("%s: complete, nothing to compute", target)
+            return Store(target)
+        check_weights(spec)
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target):
-            if store := finished():
-                return store
-            if isinstance(source, FaceDataset):
-                faces = source
-            else:
-                faces = _read(source, limit, skip_bad, progress)
-            _run(this, faces, overwrite)
+            # Another process may have finished it meanwhile.
+            if not _finished(this, given, overwrite, repair):
+                _run(this, given.faces(), overwrite)
     return Store(target)
 
 
@@ -139,12 +122,101 @@ def default_path(name: str, backbone: BackboneSpec) -> Path:
     return CACHE / f"{plain}-{backbone.fingerprint[:8]}.h5"
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """One call's choices, which every step below needs."""
+
+    target: Path
+    computing: Computing
+    batch_size: int
+    progress: bool
+
+    @property
+    def partial(self) -> Path:
+        return self.target.with_name(self.target.name + ".partial")
+
+
+@dataclass
+class _Source:
+    """What is to be extracted: recognised by its sha256 before it is parsed, and read once."""
+
+    name: str
+    sha256: str
+    limit: int | None
+    skip_bad: bool
+    progress: bool
+    path: str | os.PathLike[str] = ""
+    read: FaceDataset | None = None
+
+    @classmethod
+    def of(cls, source: Source, limit: int | None, skip_bad: bool, progress: bool) -> "_Source":
+        if isinstance(source, FaceDataset):
+            skipped = source.skipped > 0
+            return cls(source.name, source.sha256, source.limit, skipped, progress, read=source)
+        sha256 = source_sha256(source)
+        return cls(source_name(source), sha256, limit, skip_bad, progress, path=source)
+
+    def faces(self) -> FaceDataset:
+        if self.read is None:
+            with tqdm(
+                desc="Reading", unit_scale=True, delay=1, leave=False, disable=not self.progress
+            ) as bar:
+
+                def show(done: int, total: int) -> None:
+                    bar.total = total
+                    bar.update(done - bar.n)
+
+                self.read = read_faces(
+                    self.path, limit=self.limit, skip_bad=self.skip_bad, progress=show
+                )
+        if not len(self.read):
+            raise SourceError(f"{self.name}: no faces, expected at least one.")
+        return self.read
+
+
+def _quantise(spec: BackboneSpec, given: _Source, folder: Path) -> BackboneSpec:
+    """Quantise the network, or take what another process has quantised meanwhile."""
+    check_weights(spec)
+    faces = given.faces()
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / f"int8-{spec.with_precision('float32').fingerprint[:16]}"):
+        return quantised_spec(spec, folder) or quantise(spec, faces, folder)
+
+
+def _finished(this: _Pass, given: _Source, overwrite: bool, repair: bool) -> bool:
+    """Tell whether the store that is there has all of this very source, without reading it."""
+    store = None if overwrite else _known(this, this.target)
+    if store is None:
+        return False
+    dataset = store.dataset
+    return (
+        dataset["sha256"] == given.sha256
+        and dataset["limit"] == given.limit
+        and (given.skip_bad or dataset["skipped"] == 0)
+        and not (repair and store.verify())
+    )
+
+
+def _known(this: _Pass, path: Path) -> Store | None:
+    """Return the store that is there, or a stopped pass's; refused if another network made it."""
+    if not path.exists():
+        return None
+    store = Store(path)
+    mine, theirs = this.computing.spec.identity, store.backbone
+    for name in (*mine, *theirs):
+        if mine.get(name) != theirs.get(name):
+            raise StoreError(
+                f"{path}: made with {name} {theirs.get(name)}, expected {mine.get(name)}. "
+                "Choose another output with -o, or pass --overwrite."
+            )
+    return store
+
+
 def _run(this: _Pass, faces: FaceDataset, overwrite: bool) -> None:
     """Fill a partial file and give it its final name; the lock is held."""
-    if not len(faces):
-        raise SourceError(f"{faces.name}: no faces, expected at least one.")
     if overwrite or not _resumable(this, faces):
-        _start(this, faces, None if overwrite else _known(this, this.partial) or _known(this))
+        known = None if overwrite else _known(this, this.partial) or _known(this, this.target)
+        _start(this, faces, known)
     with open_partial(this.partial) as partial:
         plan = Plan(partial)
         log.info("%s", plan)
@@ -154,79 +226,11 @@ def _run(this: _Pass, faces: FaceDataset, overwrite: bool) -> None:
         partial.finish(this.target, provenance)
 
 
-class Plan:
-    """Which distinct images are still to be computed, in which blocks.
-
-    Blocks are fixed parts of the list of distinct images in the source's order, and one is
-    computed whole or not at all, so that a resumed pass has the batches it would have had. A
-    store that reuses an older one's rows has blocks of the images missing now.
-    """
-
-    def __init__(self, partial: PartialStore) -> None:
-        digests = np.ascontiguousarray(partial.digest).view("V32").ravel()
-        _, first, group = np.unique(digests, return_index=True, return_inverse=True)
-        counts = np.bincount(group)
-        self._rows = np.split(np.argsort(group, kind="stable"), np.cumsum(counts)[:-1])
-        unfinished = np.bincount(group, weights=~partial.done()) > 0
-        images = np.argsort(first)
-        if partial.provenance["reused"]:
-            images = images[unfinished[images]]
-        size = partial.provenance["block_size"]
-        blocks = [images[start : start + size] for start in range(0, len(images), size)]
-        self.blocks = [block for block in blocks if unfinished[block].any()]
-        self.first: npt.NDArray[np.int64] = first
-        self.images = sum(map(len, self.blocks))
-        self.known = len(first) - self.images
-
-    def __str__(self) -> str:
-        return (
-            f"{sum(map(len, self._rows)):,} rows, {len(self.first):,} distinct images: "
-            f"{self.known:,} known, {self.images:,} to compute"
-        )
-
-    def rows_of(
-        self, block: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return the rows of a block's images, increasing, and each one's place in the block."""
-        groups = [self._rows[image] for image in block]
-        rows = np.concatenate(groups)
-        places = np.repeat(np.arange(len(block)), [len(group) for group in groups])
-        order = np.argsort(rows)
-        return rows[order], places[order]
-
-
-def _compute(this: _Pass, faces: FaceDataset, partial: PartialStore, plan: Plan) -> dict[str, Any]:
-    """Compute and write the plan's blocks; return what the provenance says of it."""
-    if this.progress:
-        log.info("starting the network")
-    engine = load_engine(this.backbone, this.engine)
-    started = time.perf_counter()
-    with tqdm(
-        total=len(plan.first),
-        initial=plan.known,
-        unit=" images",
-        desc="Embedding",
-        disable=not this.progress,
-    ) as bar:
-        for block in plan.blocks:
-            embeddings = engine(faces.pixels[plan.first[block]])
-            if not np.isfinite(embeddings).all():
-                raise WeightsError(
-                    f"{this.backbone.weights}: the network gave numbers that are not finite, "
-                    "expected finite embeddings. Use another weights file."
-                )
-            rows, places = plan.rows_of(block)
-            partial.write(rows, embeddings[places])
-            bar.update(len(block))
-    seconds = time.perf_counter() - started
-    return {
-        "engine": engine.name,
-        "versions": partial.provenance["versions"] | engine.versions,
-        "images": plan.images,
-        "resumed": plan.known - partial.provenance["reused"],
-        "seconds": round(seconds, 3),
-        "images_per_second": round(plan.images / seconds, 3),
-    }
+def _resumable(this: _Pass, faces: FaceDataset) -> bool:
+    if not this.partial.exists():
+        return False
+    with open_partial(this.partial) as partial:
+        return partial.holds(faces, this.computing.spec)
 
 
 def _start(this: _Pass, faces: FaceDataset, known: Store | None) -> None:
@@ -240,17 +244,17 @@ def _start(this: _Pass, faces: FaceDataset, known: Store | None) -> None:
     provenance = {
         "block_size": this.batch_size,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "engine": None,
+        "engine": this.computing.engine,
         "images": 0,
         "images_per_second": None,
         "resumed": 0,
         "reused": len({digests[row] for row in rows}),
         "seconds": 0.0,
-        "versions": {name: metadata.version(name) for name in ("fer-features", "numpy", "h5py")},
+        "versions": _versions(this),
     }
     new = this.partial.with_name(this.partial.name + ".new")
     try:
-        create_partial(new, faces, this.backbone, provenance)
+        create_partial(new, faces, this.computing.spec, provenance)
         if known is not None and len(rows):
             with open_partial(new) as partial:
                 for part in np.array_split(rows, len(rows) // 4096 + 1):
@@ -260,52 +264,48 @@ def _start(this: _Pass, faces: FaceDataset, known: Store | None) -> None:
         new.unlink(missing_ok=True)
 
 
-def _resumable(this: _Pass, faces: FaceDataset) -> bool:
-    if not this.partial.exists():
-        return False
-    with open_partial(this.partial) as partial:
-        return partial.holds(faces, this.backbone)
+def _compute(this: _Pass, faces: FaceDataset, partial: PartialStore, plan: Plan) -> dict[str, Any]:
+    """Compute and write the plan's blocks; return what the provenance says of it."""
+    spec = this.computing.spec
+    started = time.perf_counter()
+    first, first_images = 0.0, 0
+    with tqdm(
+        total=len(plan.first),
+        initial=plan.known,
+        unit=" images",
+        desc="Embedding",
+        disable=not this.progress,
+    ) as bar:
+        for block, embeddings in this.computing.embed(plan, faces.pixels):
+            if not np.isfinite(embeddings).all():
+                raise WeightsError(
+                    f"{spec.weights}: the network gave numbers that are not finite, expected "
+                    "finite embeddings. Use another weights file."
+                )
+            rows, places = plan.rows_of(block)
+            partial.write(rows, embeddings[places])
+            bar.update(len(block))
+            if not first_images:
+                # The first block waits for the engine to start, which the rate leaves out.
+                first, first_images = time.perf_counter() - started, len(block)
+    seconds = time.perf_counter() - started
+    later = plan.images - first_images
+    return {
+        "engine": this.computing.engine,
+        "images": plan.images,
+        "resumed": plan.known - partial.provenance["reused"],
+        "seconds": round(seconds, 3),
+        "images_per_second": round(
+            later / (seconds - first) if later else plan.images / seconds, 3
+        ),
+        "versions": _versions(this),
+        **quantisation_facts(spec, this.computing.folder),
+    }
 
 
-def _known(this: _Pass, path: Path | None = None) -> Store | None:
-    """Return the store that is there, or a stopped pass's; refused if another network made it."""
-    path = path or this.target
-    if not path.exists():
-        return None
-    store = Store(path)
-    if store.fingerprint != this.backbone.fingerprint:
-        name, found, expected = next(
-            (name, store.backbone.get(name), value)
-            for name, value in this.backbone.identity.items()
-            if store.backbone.get(name) != value
-        )
-        raise StoreError(
-            f"{path}: made with {name} {found}, expected {expected}. "
-            "Choose another output with -o, or pass --overwrite."
-        )
-    return store
-
-
-def _is_of(store: Store, sha256: str, limit: int | None, skip_bad: bool) -> bool:
-    """Tell from the source's sha256 whether a store has all of it, before it is parsed."""
-    dataset = store.dataset
-    return (
-        dataset["sha256"] == sha256
-        and dataset["limit"] == limit
-        and (skip_bad or dataset["skipped"] == 0)
-    )
-
-
-def _read(
-    source: str | os.PathLike[str], limit: int | None, skip_bad: bool, progress: bool
-) -> FaceDataset:
-    with tqdm(desc="Reading", unit_scale=True, disable=not progress) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return read_faces(source, limit=limit, skip_bad=skip_bad, progress=show)
+def _versions(this: _Pass) -> dict[str, str]:
+    found = {name: metadata.version(name) for name in ("fer-features", "numpy", "h5py")}
+    return found | engine_versions(this.computing.engine)
 
 
 def _check_target(target: Path) -> None:
@@ -322,7 +322,7 @@ def _check_target(target: Path) -> None:
 
 
 @contextmanager
-def _naming_the_disk(target: Path) -> Iterator[None]:
+def _naming_the_disk(folder: Path) -> Iterator[None]:
     """Turn the system's refusals to write into one line with what to do."""
     try:
         yield
@@ -333,7 +333,7 @@ def _naming_the_disk(target: Path) -> Iterator[None]:
         if error.errno is None or not (full or error.errno in refused):
             raise
         raise StoreError(
-            f"{target.parent}: {os.strerror(error.errno)}, expected to write {target.name} there. "
+            f"{folder}: {os.strerror(error.errno)}, expected to write embeddings there. "
             + (
                 "Make room and call again: the finished part is kept."
                 if full

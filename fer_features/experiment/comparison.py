@@ -11,7 +11,6 @@ import pandas as pd
 from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
-from fer_features.errors import OptionError
 from fer_features.experiment.comparison_folder import claimed, load_results, write_summary
 from fer_features.experiment.evaluation import Result, evaluate
 from fer_features.experiment.fit_plan import Fit, Grid, at_size, checked_sizes, part_of, plan
@@ -29,7 +28,7 @@ def compare(
     seeds: Iterable[int] = range(3),
     sizes: Iterable[int] = (),
     out: str | Path | None = None,
-    n_jobs: int = 1,
+    workers: int = 1,
     progress: bool = False,
 ) -> list[Result]:
     """Fit heads under several settings and seeds, select on validation, score on test.
@@ -50,9 +49,9 @@ def compare(
     out : path-like, optional
         A folder for the results: ``fits/HEAD-HASH-SEED/``, ``results.json`` and
         ``results.csv``. Fits that it already holds of this comparison are not done again.
-    n_jobs : int
-        Fits at a time, as joblib counts them (-1: as many as there are cores). More than one run
-        in processes of one thread each, with the same results to the bit.
+    workers : int
+        Fits at a time. More than one run in processes of one thread each, with the same results
+        to the bit.
     progress : bool
         Show a progress bar on standard error.
 
@@ -77,11 +76,11 @@ def compare(
     with nullcontext() if folder is None else claimed(folder, experiment):
         total = len(fits) + len(ordered) * sum(_of_first_setting(fits, each) for each in heads)
         with tqdm(total=total, desc="Fitting", unit=" fits", disable=not progress) as bar:
-            results = _fit_all(fits, data, n_jobs, bar)
+            results = _fit_all(fits, data, workers, bar)
             selected = _select(fits, results)
             chosen = [fit for fit in fits if selected[fit.label] == fit.setting]
             smaller = [at_size(fit, size, folder) for fit in chosen for size in ordered]
-            sized = _fit_all(smaller, data, n_jobs, bar)
+            sized = _fit_all(smaller, data, workers, bar)
         for index, fit in enumerate(fits):
             if fit in chosen and "test" not in results[index].scores:
                 results[index] = _score_on_test(fit, results[index], data)
@@ -91,19 +90,19 @@ def compare(
     return [*results, *sized]
 
 
-def _fit_all(fits: Sequence[Fit], data: Data, n_jobs: int, bar: Any) -> list[Result]:
+def _fit_all(fits: Sequence[Fit], data: Data, workers: int, bar: Any) -> list[Result]:
     """Return the results of fits in their order; those that are there already are read."""
     results: dict[int, Result] = {}
     for index, fit in enumerate(fits):
         # A fit's folder appears whole or not at all.
         if fit.folder is not None and (fit.folder / "metrics.json").is_file():
             results[index] = Result.load(fit.folder)
-    # They took no time: counted as done at the start, they leave the time left as it is.
-    bar.initial += len(results)
-    bar.n += len(results)
-    bar.refresh()
+    if not bar.disable:
+        # They took no time: counted as there from the start, they leave the time left as it is.
+        bar.initial += len(results)
+        bar.update(len(results))
     todo = [index for index in range(len(fits)) if index not in results]
-    for index, result in _fitted([(i, fits[i]) for i in todo], data, n_jobs):
+    for index, result in _fitted([(i, fits[i]) for i in todo], data, workers):
         results[index] = result
         bar.set_postfix_str(result.head)
         bar.update()
@@ -111,14 +110,14 @@ def _fit_all(fits: Sequence[Fit], data: Data, n_jobs: int, bar: Any) -> list[Res
 
 
 def _fitted(
-    todo: Sequence[tuple[int, Fit]], data: Data, n_jobs: int
+    todo: Sequence[tuple[int, Fit]], data: Data, workers: int
 ) -> Iterator[tuple[int, Result]]:
-    if n_jobs == 1 or len(todo) < 2:
+    if workers == 1 or len(todo) < 2:
         for index, fit in todo:
             yield index, _fit(fit, data)
         return
     with parallel_config("loky", inner_max_num_threads=1):
-        parallel = Parallel(n_jobs=min(n_jobs, len(todo)), return_as="generator_unordered")
+        parallel = Parallel(n_jobs=min(workers, len(todo)), return_as="generator_unordered")
         yield from parallel(delayed(_fit_on_one_thread)(index, fit, data) for index, fit in todo)
 
 
@@ -133,10 +132,7 @@ def _fit(fit: Fit, data: Data) -> Result:
     """Fit one head and score it on validation alone; its folder, if it has one, is written."""
     data = part_of(data, fit.size)
     validation = (data.validation.X, data.validation.y)
-    try:
-        fit.head.fit(data.train.X, data.train.y, validation=validation)
-    except ValueError as error:
-        raise OptionError(f"{fit.label}: {error}") from error
+    fit.head.fit(data.train.X, data.train.y, validation=validation)
     result = replace(evaluate(fit.head, data, test=False), head=fit.label)
     if fit.folder is not None:
         result.save(fit.folder)

@@ -39,8 +39,10 @@ def claimed(folder: Path, experiment: Mapping[str, Any]) -> Iterator[None]:
                 shutil.rmtree(partial, ignore_errors=True)
             if not begun:
                 _write_json(folder, {"complete": False, "experiment": experiment, "fits": []})
-            yield
-            (folder / LOCK).unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                (folder / LOCK).unlink(missing_ok=True)
     except Timeout as error:
         raise RunError(
             f"{folder}: in use by another fer-compare. Wait for it, or choose another with -o."

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
+from fer_features.errors import OptionError
 from fer_features.experiment.layers import (
     COMMON_RULES,
     Head,
@@ -21,6 +23,7 @@ from fer_features.experiment.layers import (
     last_layer,
 )
 from fer_features.experiment.training import Examples, Network, Progress, train
+from fer_features.slow import import_keras
 
 _RULES: dict[str, Rule] = {
     "hidden": (
@@ -33,6 +36,7 @@ _RULES: dict[str, Rule] = {
     "batch_size": (lambda v: is_whole(v, 1), "a whole number above 0"),
     "epochs": (lambda v: is_whole(v, 1), "a whole number above 0"),
     "patience": (lambda v: is_whole(v, 0), "a whole number of at least 0"),
+    "standardize": (lambda v: isinstance(v, bool | np.bool_), "True or False"),
     **COMMON_RULES,
 }
 
@@ -63,6 +67,10 @@ class DenseHead(Head):
         Epochs without a better validation loss before training stops.
     validation_fraction : float
         Share held out of the training set, stratified, when ``fit`` is given no validation set.
+    standardize : bool
+        Shift and scale each feature to mean 0 and deviation 1 on the training set; the saved head
+        has it folded into its first layer. The seed does not, and its ImageNet embeddings need
+        none; those of random weights, which share one large mean, teach it nothing without.
     class_weight : None, "balanced" or mapping of class to float
         Weights in the loss, of training and validation alike; "balanced" weights each class by
         n / (k * its images in training).
@@ -94,6 +102,7 @@ class DenseHead(Head):
         batch_size: int = 128,
         epochs: int = 50,
         patience: int = 10,
+        standardize: bool = False,
         validation_fraction: float = 0.2,
         class_weight: str | Mapping[Any, float] | None = None,
         seed: int = 0,
@@ -105,6 +114,7 @@ class DenseHead(Head):
         self.batch_size = batch_size
         self.epochs = epochs
         self.patience = patience
+        self.standardize = standardize
         self.validation_fraction = validation_fraction
         self.class_weight = class_weight
         self.seed = seed
@@ -121,7 +131,7 @@ class DenseHead(Head):
         Parameters
         ----------
         X : array (n, d)
-            Embeddings; they are used as they are, without standardisation, in float32.
+            Embeddings, used in float32.
         y : array (n,)
             Class names.
         validation : (X, y), optional
@@ -134,8 +144,9 @@ class DenseHead(Head):
         ValueError
             If a parameter or the data is unfit, or training diverges.
         """
-        start = time.perf_counter()
         check_parameters(self, _RULES)
+        import_keras()  # seconds, once a process, and no part of a fit
+        start = time.perf_counter()
         rows, codes = checked_data(self, X, y, np.float32)
         if validation is None:
             kept, out = held_out(codes, self.validation_fraction, int(self.seed))
@@ -143,21 +154,28 @@ class DenseHead(Head):
             rows, codes = rows[kept], codes[kept]
         else:
             held = checked_validation(self, validation, np.float32)
+        mean, scale = np.zeros(rows.shape[1]), np.ones(rows.shape[1])
+        if self.standardize:
+            scaler = StandardScaler().fit(rows.astype(np.float64))
+            mean, scale = scaler.mean_, scaler.scale_
+        parts = [((part - mean) / scale).astype(np.float32) for part in (rows, held[0])]
         trained = train(
             self._network(),
-            *self._examples((rows, codes), held),
+            *self._examples((parts[0], codes), (parts[1], held[1])),
             epochs=int(self.epochs),
             patience=int(self.patience),
             seed=int(self.seed),
             progress=progress,
         )
         if not all(np.isfinite(array).all() for array in trained.weights):
-            raise ValueError(
+            raise OptionError(
                 f"DenseHead: training diverged with learning_rate={self.learning_rate!r}, "
                 "expected finite weights. Pass a smaller one."
             )
         weights = [array.astype(np.float64) for array in trained.weights]
         pairs = list(zip(weights[::2], weights[1::2], strict=True))
+        kernel, bias = pairs[0][0] / scale[:, None], pairs[0][1]
+        pairs[0] = kernel, bias - mean @ kernel
         self.layers_ = [*pairs[:-1], last_layer(*pairs[-1])]
         self.history_ = trained.history
         self.n_epochs_ = len(trained.history)

@@ -49,6 +49,23 @@ def one_copy_each(
     return pool.drop_duplicates("image").sort_index()
 
 
+def count_copies(table: pd.DataFrame, digest: npt.NDArray[np.uint8]) -> dict[str, int]:
+    """Count the task's rows, their distinct images, and the images whose copies disagree.
+
+    Copies disagree as in :func:`one_copy_each`; the rows counted are those with one of the task's
+    emotions, before any is dropped or drawn.
+    """
+    labelled = table[table["emotion"] != NONE]
+    labelled = labelled.assign(image=image_keys(digest[labelled.index.to_numpy()]))
+    classes = labelled.groupby("image")["label"].agg(["nunique", "max"])
+    of_task = classes[classes["max"] != NONE]
+    return {
+        "rows": int((labelled["label"] != NONE).sum()),
+        "images": len(of_task),
+        "disagreeing": int((of_task["nunique"] > 1).sum()),
+    }
+
+
 def draw(pool: pd.DataFrame, names: Sequence[str], per_class: int | str, seed: int) -> pd.DataFrame:
     """Draw ``per_class`` rows of each class, in the classes' order, then shuffle them all.
 

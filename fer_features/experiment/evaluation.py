@@ -96,6 +96,8 @@ def evaluate(head: Any, data: "Data", *, test: bool = True) -> "Result":
         name: score(list(part["target"]), _probabilities(part, classes), classes)
         for name, part in parts.items()
     }
+    if "test" in parts and (alone := _unleaked(parts["test"], data, classes)) is not None:
+        scored["unleaked"] = score(list(alone["target"]), _probabilities(alone, classes), classes)
     params = plain(head.get_params())
     seed = params.pop("seed", None)
     fit_seconds = getattr(head, "fit_seconds_", None)
@@ -136,7 +138,8 @@ class Result:
     scores : dict
         ``validation`` and ``test``, each as
         :func:`~fer_features.experiment.scoring.score` returns it; a fit that was not selected in
-        a comparison has no ``test``.
+        a comparison has no ``test``. Where test images also occur in training or validation,
+        ``unleaked`` holds the scores of the other test images.
     history : list of dict
         One entry an epoch, or one for each regularisation strength tried.
     seconds : dict
@@ -234,6 +237,15 @@ def _predict(head: Any, split: "Split", name: str, classes: tuple[str, ...]) -> 
         **{f"p_{each}": probabilities[:, i] for i, each in enumerate(classes)},
     }
     return pd.DataFrame(columns)
+
+
+def _unleaked(test: pd.DataFrame, data: "Data", classes: tuple[str, ...]) -> pd.DataFrame | None:
+    """Return the test rows whose image is in no other split, None unless that leaves some out."""
+    elsewhere = {
+        bytes(each).hex() for part in (data.train, data.validation) for each in part.digest
+    }
+    alone = test[~test["digest"].isin(elsewhere)]
+    return alone if len(alone) < len(test) and set(alone["target"]) == set(classes) else None
 
 
 def _probabilities(rows: pd.DataFrame, classes: Sequence[str]) -> npt.NDArray[np.float64]:

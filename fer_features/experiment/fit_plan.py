@@ -80,15 +80,16 @@ def plan(
         if label not in heads:
             raise OptionError(f"grid: unknown head {_but(label, list(heads))}")
         _check_values(label, heads[label], values)
-    fits = []
+    fits: dict[tuple[str, str, Any], Fit] = {}
     for label, head in heads.items():
         for setting in ParameterGrid({k: list(v) for k, v in grid.get(label, {}).items()}):
             for seed in chosen if _draws(head) else chosen[:1]:
                 one = clone(head).set_params(**setting)
                 if "seed" in one.get_params():
                     one.set_params(seed=seed)
-                fits.append(_placed(Fit(label, one, None), folder))
-    return fits
+                fit = _placed(Fit(label, one, None), folder)
+                fits.setdefault((label, fit.setting, fit.seed), fit)
+    return list(fits.values())
 
 
 def at_size(fit: Fit, size: int, folder: Path | None) -> Fit:

@@ -14,7 +14,7 @@ from sklearn.utils.extmath import softmax
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_X_y, validate_data
 
-from fer_features.errors import RunError
+from fer_features.errors import OptionError, RunError
 from fer_features.slow import import_keras
 
 Float: TypeAlias = npt.NDArray[np.float64]
@@ -147,11 +147,11 @@ def last_layer(kernel: npt.ArrayLike, bias: npt.ArrayLike) -> Layer:
 
 
 def check_parameters(head: BaseEstimator, rules: Mapping[str, Rule]) -> None:
-    """Raise ValueError, one line, for the first of the head's parameters that breaks its rule."""
+    """Raise OptionError, one line, for the first of the head's parameters that breaks its rule."""
     for parameter, (is_good, expected) in rules.items():
         value = getattr(head, parameter)
         if not is_good(value):
-            raise ValueError(f"{type(head).__name__}: {parameter}={value!r}, expected {expected}.")
+            raise OptionError(f"{type(head).__name__}: {parameter}={value!r}, expected {expected}.")
 
 
 def is_whole(value: Any, least: int) -> bool:

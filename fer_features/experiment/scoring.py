@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from sklearn import metrics
+
+from fer_features.faces.dataset import EMOTIONS
 
 SCORES = (
     "accuracy",
@@ -17,7 +20,10 @@ SCORES = (
     "log_loss",
     "brier",
 )
-"""The single-number scores of one split, in the order reports show them."""
+"""The single-number scores that every run has, in the order reports show them."""
+
+BINS = 10
+"""Equal-width bins of the calibration curve and of its error."""
 
 
 def decide(probabilities: npt.NDArray[np.float64], classes: Sequence[str]) -> npt.NDArray[np.str_]:
@@ -47,7 +53,8 @@ def score(
     -------
     dict
         ``accuracy``, ``precision``, ``recall``, ``f1``, ``roc_auc``, ``average_precision``
-        (0 to 1, more is better), ``log_loss`` (nats) and ``brier`` (less is better), and
+        (0 to 1, more is better), ``log_loss`` (nats), ``brier`` and ``ece``, the expected
+        calibration error of :func:`calibration` (0 to 1; of these less is better), and
         ``confusion``, k lists of k counts: rows true, columns predicted, in the order of
         `classes`. The decision is :func:`decide`'s.
 
@@ -80,6 +87,92 @@ def score(
         values["brier"] = metrics.brier_score_loss(hits, ranked, pos_label=True)
     else:
         values["brier"] = metrics.brier_score_loss(truth, probabilities, labels=labels)
+    values["ece"] = calibration(truth, probabilities)["ece"]
     values = {name: None if value is None else float(value) for name, value in values.items()}
     values["confusion"] = metrics.confusion_matrix(truth, predicted, labels=labels).tolist()
     return values
+
+
+def confidence(
+    truth: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Return the probability whose calibration is judged, and whether its event came true.
+
+    With two classes that is the positive class's, with more the most probable class's.
+    `truth` is int64 (n,), positions in the task's classes; `probabilities` float64 (n, k).
+    """
+    if probabilities.shape[1] == 2:
+        return probabilities[:, 0], truth == 0
+    return probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+
+
+def bin_of(said: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return the equal-width bin, 0 to 9, of probabilities; 1.0 is in the last."""
+    return np.minimum((said * BINS).astype(np.int64), BINS - 1)
+
+
+def calibration(
+    truth: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]
+) -> dict[str, Any]:
+    """Compute the calibration curve and its error over 10 equal-width bins.
+
+    Parameters
+    ----------
+    truth : int64 (n,)
+        Positions in the task's classes.
+    probabilities : float64 (n, k)
+
+    Returns
+    -------
+    dict
+        For the bins that hold images ``said``, the mean probability, ``came``, the share of the
+        images where its event came true, and ``images``; and ``ece``, the mean distance between
+        the two, weighted by images (Guo et al., On Calibration of Modern Neural Networks, 2017).
+    """
+    said, came = confidence(truth, probabilities)
+    bins = bin_of(said)
+    images = np.bincount(bins, minlength=BINS)
+    held = images > 0
+    mean_said = np.bincount(bins, weights=said, minlength=BINS)[held] / images[held]
+    mean_came = np.bincount(bins, weights=came, minlength=BINS)[held] / images[held]
+    ece = (np.abs(mean_said - mean_came) * images[held]).sum() / max(len(said), 1)
+    return {"said": mean_said, "came": mean_came, "images": images[held], "ece": float(ece)}
+
+
+def by_emotion(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Score one split's predictions for each original emotion.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Columns ``emotion``, ``target``, ``predicted`` and ``p_CLASS``, as in predictions.csv.
+    classes : sequence of str
+        The task's classes in order.
+
+    Returns
+    -------
+    dict of str to dict
+        For each emotion that occurs, in FER2013's order: its ``class`` and ``images``, and of
+        those alone ``right``, the share classified right, ``mistaken``, how many of them were
+        taken for each other class, ``log_loss`` and ``brier``. The ``scores`` are
+        :func:`score`'s on those images and all of the other classes': how well the emotion is
+        told from what is not its class.
+    """
+    found = {}
+    columns = [f"p_{name}" for name in classes]
+    for emotion in (name for name in EMOTIONS if name in set(rows["emotion"])):
+        own = rows["emotion"] == emotion
+        target = str(rows.loc[own, "target"].iloc[0])
+        said = rows.loc[own, "predicted"].value_counts()
+        beside = rows[own | (rows["target"] != target)]
+        alone = score(list(rows.loc[own, "target"]), rows.loc[own, columns].to_numpy(), classes)
+        found[emotion] = {
+            "class": target,
+            "images": int(own.sum()),
+            "right": alone["accuracy"],
+            "mistaken": {name: int(said.get(name, 0)) for name in classes if name != target},
+            "log_loss": alone["log_loss"],
+            "brier": alone["brier"],
+            "scores": score(list(beside["target"]), beside[columns].to_numpy(), classes),
+        }
+    return found

@@ -16,6 +16,7 @@ from fer_features.errors import TaskError
 from fer_features.experiment.drawing import (
     Rows,
     check_usages,
+    count_copies,
     draw,
     image_keys,
     one_copy_each,
@@ -80,8 +81,9 @@ class Data:
         Class names in the task's order, the positive one first.
     split : dict
         Ready for JSON: ``protocol``, ``seed``, ``duplicates``, ``per_class``, ``sizes`` (images
-        by split and class) and ``leaked`` (test images that also occur in training and in
-        validation).
+        by split and class), ``leaked`` (test images that also occur in training and in
+        validation) and ``copies`` (``rows`` of the task's emotions in the store, their distinct
+        ``images``, and how many of those are ``disagreeing``).
     store : dict
         Ready for JSON: where the embeddings come from (``name``, ``fingerprint``, ``backbone``,
         ``dataset``, ``provenance``).
@@ -195,7 +197,7 @@ class Task:
         """
         if not np.any(emotion != NONE):
             raise TaskError("no row has an emotion, expected a labelled source. Fit on another.")
-        table = pd.DataFrame({"emotion": emotion, "usage": usage, "label": self.labels(emotion)})
+        table = self._table(emotion, usage)
         by_usage = self.split == "usage"
         pool = table[table["label"] != NONE]
         if by_usage:
@@ -238,8 +240,12 @@ class Task:
             "dataset": store.dataset,
             "provenance": store.provenance,
         }
-        split = self._describe(splits)
+        copies = count_copies(self._table(store.emotion, store.usage), store.digest)
+        split = self._describe(splits) | {"copies": copies}
         return Data(self, **splits, classes=tuple(self.emotions), split=split, store=origin)
+
+    def _table(self, emotion: npt.NDArray[np.int8], usage: npt.NDArray[np.int8]) -> pd.DataFrame:
+        return pd.DataFrame({"emotion": emotion, "usage": usage, "label": self.labels(emotion)})
 
     def _describe(self, splits: Mapping[str, Split]) -> dict[str, Any]:
         sizes = {

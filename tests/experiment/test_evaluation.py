@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 
 from fer_features.errors import RunError, TaskError
+from fer_features.experiment.drawing import count_copies
 from fer_features.experiment.evaluation import Result, evaluate, fit_and_evaluate
 from fer_features.experiment.heads import LogisticHead
 from fer_features.experiment.run_folder import SPLITS, new_folder
-from fer_features.experiment.scoring import SCORES, decide, score
+from fer_features.experiment.scoring import SCORES, by_emotion, decide, score
 from fer_features.experiment.task import Data, Split, Task
 from fer_features.faces.dataset import EMOTIONS
 
@@ -97,8 +99,20 @@ def recomputed(rows: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:
         "brier": metrics.brier_score_loss(one_hot[:, 0], p[:, 0])
         if two
         else metrics.brier_score_loss(target, p[:, by_name], labels=sorted(classes)),
+        "ece": calibration_error(one_hot[:, 0], p[:, 0])
+        if two
+        else calibration_error(p.argmax(axis=1) == one_hot.argmax(axis=1), p.max(axis=1)),
         "confusion": metrics.confusion_matrix(target, predicted, labels=list(classes)).tolist(),
     }  # fmt: skip
+
+
+def calibration_error(came: Any, said: Any) -> float:
+    bins = pd.cut(said, np.arange(11) / 10, right=False).add_categories("1").fillna("1")
+    bins = np.where(said == 1, "[0.9, 1.0)", bins.astype(str))
+    table = pd.DataFrame({"came": came.astype(float), "said": said, "bin": bins}).groupby("bin")
+    return float(
+        (abs(table["came"].mean() - table["said"].mean()) * table.size()).sum() / len(said)
+    )
 
 
 def test_scores_recomputed_from_the_files_agree_to_the_last_digit(result, tmp_path):
@@ -110,8 +124,8 @@ def test_scores_recomputed_from_the_files_agree_to_the_last_digit(result, tmp_pa
         assert len(rows) == 60
         expected = recomputed(rows, result.classes)
         # Summed class by class in another order, a macro average may differ in the 16th digit.
-        for name in SCORES:
-            assert document["scores"][split][name] == pytest.approx(expected[name], rel=1e-14)
+        for name in (*SCORES, "ece"):
+            assert document["scores"][split][name] == pytest.approx(expected[name], rel=1e-13)
         assert document["scores"][split]["confusion"] == expected["confusion"]
         again = score(
             list(rows["target"]),
@@ -283,7 +297,7 @@ def test_fitting_and_scoring_in_one_call_gives_what_the_two_calls_give(capsys):
     assert together.scores == apart.scores
     assert together.history == apart.history
     assert (together.head, together.seed) == ("logistic", 0)
-    assert "Fitting logistic" in capsys.readouterr().err
+    assert capsys.readouterr().err == ""  # a bar shows only of a fit that takes a second
 
 
 def test_runs_number_themselves(tmp_path, monkeypatch):
@@ -340,3 +354,47 @@ def test_a_probability_that_is_no_number_is_refused(run):
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(RunError, match=r"predictions\.csv: not readable"):
         Result.load(run)
+
+
+def test_leaked_test_images_are_left_out_of_a_second_set_of_scores(tmp_path):
+    data = drawn_data({"up": ["happiness"], "down": ["anger"]})
+    assert set(evaluate(fitted(data), data).scores) == {"validation", "test"}
+    digest = data.test.digest.copy()
+    digest[[0, 5]], digest[7] = data.train.digest[3], data.validation.digest[1]
+    leaky = replace(data, test=replace(data.test, digest=digest))
+    result = evaluate(fitted(leaky), leaky)
+    rows = result.predictions[result.predictions["split"] == "test"].drop(index=[60, 65, 67])
+    expected = recomputed(rows, result.classes)
+    for name, value in expected.items():
+        assert result.scores["unleaked"][name] == pytest.approx(np.array(value), rel=1e-13), name
+    assert Result.load(result.save(tmp_path / "run")).scores == result.scores
+    assert "unleaked" not in evaluate(fitted(leaky), leaky, test=False).scores
+
+
+def test_copies_and_disagreeing_images_of_a_task_are_counted():
+    #               two alike  disagree   with outside  alone  outside  none
+    labels = np.array([0, 0, 0, 1, 1, -1, 1, -1, -1, 0])
+    images = np.array([1, 1,     2, 2,      3, 3,         4,    5, 5,    6])  # fmt: skip
+    emotion = np.array([3] * 9 + [-1])
+    digest = np.repeat(images[:, None], 32, axis=1).astype(np.uint8)
+    table = pd.DataFrame({"label": labels, "emotion": emotion})
+    assert count_copies(table, digest) == {"rows": 6, "images": 4, "disagreeing": 2}
+
+
+def test_scores_by_emotion_are_those_of_its_images_beside_the_other_classes(result):
+    rows = result.predictions[result.predictions["split"] == "test"]
+    found = by_emotion(rows, result.classes)
+    assert list(found) == [name for name in EMOTIONS if name in set(rows["emotion"])]
+    for emotion, scores in found.items():
+        own = rows[rows["emotion"] == emotion]
+        others = rows[rows["target"] != own["target"].iloc[0]]
+        assert scores["images"] == len(own)
+        assert scores["right"] == metrics.accuracy_score(own["target"], own["predicted"])
+        wrong = own.loc[own["target"] != own["predicted"], "predicted"].value_counts()
+        assert {k: v for k, v in scores["mistaken"].items() if v} == wrong.to_dict()
+        p = own[[f"p_{name}" for name in sorted(result.classes)]].to_numpy()
+        loss = metrics.log_loss(own["target"], p, labels=sorted(result.classes))
+        assert scores["log_loss"] == pytest.approx(loss)
+        expected = recomputed(pd.concat([own, others]), result.classes)
+        for name, value in expected.items():
+            assert scores["scores"][name] == pytest.approx(np.array(value), rel=1e-12), name
