@@ -15,6 +15,7 @@ from fer_features.embedding.backbone import BackboneSpec
 from fer_features.embedding.engines import Engine, embed, load_engine
 from fer_features.embedding.partial import PartialStore
 from fer_features.errors import OptionError
+from fer_features.faces.dataset import SIDE
 
 Index = npt.NDArray[np.int64]
 
@@ -81,8 +82,10 @@ class Computing:
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
         with self._backend() as backend, parallel_config(**backend):
+            # As bytes: joblib lays an array into one Dask worker's memory, from where it is lost
+            # with that worker; what travels with the task does not.
             tasks = (
-                delayed(_embed_in_worker)(self, number, pixels[plan.first[block]])
+                delayed(_embed_in_worker)(self, number, pixels[plan.first[block]].tobytes())
                 for number, block in enumerate(plan.blocks)
             )
             try:
@@ -136,10 +139,11 @@ _turn = threading.Lock()
 
 
 def _embed_in_worker(
-    computing: Computing, number: int, pixels: npt.NDArray[np.uint8]
+    computing: Computing, number: int, pixels: bytes
 ) -> tuple[int, npt.NDArray[np.float32]]:
+    faces = np.frombuffer(pixels, dtype=np.uint8).reshape(-1, SIDE, SIDE)
     with _turn:
-        return number, embed(_worker_engine(computing), pixels)
+        return number, embed(_worker_engine(computing), faces)
 
 
 @lru_cache(maxsize=1)

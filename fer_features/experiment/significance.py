@@ -1,40 +1,25 @@
-"""How far scores may be trusted: bootstrap intervals, paired tests, and what they say in words.
+"""Paired tests of heads, and what they come to in plain words.
 
-All of it is about the luck of which images were drawn for the test. Heads are compared only on
-the same test images, so that an easy draw favours none of them.
+Heads are compared only on the same test images, so that an easy draw favours none of them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from scipy.stats import binomtest  # type: ignore[import-untyped]
 
 from fer_features.errors import RunError
+from fer_features.experiment.bootstrap import (
+    LEVEL,
+    Interval,
+    in_common_order,
+    interval,
+    resampled_means,
+)
 from fer_features.experiment.evaluation import Result
-from fer_features.experiment.scoring import BINS, bin_of, confidence
-
-RESAMPLES = 1000
-"""Bootstrap resamples of the test images."""
-
-LEVEL = 0.95
-"""Coverage of the intervals; 1 - LEVEL is the level of the tests."""
-
-_AT_ONCE = 1_000_000
-"""Counts drawn at a time: bounds the memory to some tens of megabytes for any test set."""
-
-Float = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A 95 % percentile-bootstrap interval."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -79,51 +64,6 @@ class Pair:
         return "no evidence that they differ"
 
 
-def resample_counts(n: int, seed: int = 0) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield how often each of n images is in each of 1,000 resamples, int64 (some, n) a time."""
-    rng = np.random.default_rng(seed)
-    step = max(1, _AT_ONCE // max(n, 1))
-    for start in range(0, RESAMPLES, step):
-        several = min(step, RESAMPLES - start)
-        drawn = rng.integers(0, n, (several, n)) + n * np.arange(several)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=several * n).reshape(several, n)
-
-
-def resampled_scores(result: Result, seed: int = 0) -> dict[str, Float]:
-    """Compute the test scores of 1,000 resamples of the test images.
-
-    Parameters
-    ----------
-    result : Result
-        With predictions of test rows.
-    seed : int
-        Decides the resamples: results on the same test images meet the same ones.
-
-    Returns
-    -------
-    dict of str to float64 (1000,)
-        The scores of :func:`fer_features.experiment.scoring.score` but for the confusion matrix;
-        NaN where a resample lacks a class and a score needs it.
-    """
-    classes = list(result.classes)
-    rows = in_common_order(result)
-    truth = np.array([classes.index(name) for name in rows["target"]])
-    p = rows[[f"p_{name}" for name in classes]].to_numpy(dtype=np.float64)
-    sums = _Sums(truth, p)
-    parts = [sums.scores(counts.astype(np.float64)) for counts in resample_counts(len(p), seed)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def interval(values: Float) -> Interval | None:
-    """Return the interval of resampled values, None when they are nearly all undefined."""
-    known = values[np.isfinite(values)]
-    if len(known) < len(values) / 2:
-        return None
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(known, [tail, 1 - tail])
-    return Interval(float(low), float(high))
-
-
 def compare_pairs(groups: Mapping[str, Sequence[Result]], seed: int = 0) -> list[Pair]:
     """Compare every two groups of fits, each given in the order of its seeds.
 
@@ -140,7 +80,7 @@ def compare_pairs(groups: Mapping[str, Sequence[Result]], seed: int = 0) -> list
     apart = [right[one].mean(axis=0) - right[other].mean(axis=0) for one, other in pairs]
     found = []
     for (one, other), differences, values in zip(
-        pairs, apart, _resampled_means(apart, seed), strict=True
+        pairs, apart, resampled_means(apart, seed), strict=True
     ):
         only_first = int((right[one][0] & ~right[other][0]).sum())
         only_second = int((right[other][0] & ~right[one][0]).sum())
@@ -174,91 +114,6 @@ def result_digests(result: Result) -> tuple[str, ...]:
     return tuple(sorted(rows.loc[rows["split"] == "test", "digest"]))
 
 
-def in_common_order(result: Result) -> pd.DataFrame:
-    """Return the test rows in an order that all results on the same images share."""
-    rows = result.predictions
-    rows = rows[rows["split"] == "test"]
-    return rows.sort_values(["digest", "source", "target"], kind="stable").reset_index(drop=True)
-
-
 def _right(result: Result) -> npt.NDArray[np.bool_]:
     rows = in_common_order(result)
     return (rows["target"] == rows["predicted"]).to_numpy(dtype=bool)
-
-
-def _resampled_means(values: Sequence[Float], seed: int) -> Float:
-    """Return the mean of each of some float64 (n,) over 1,000 resamples: float64 (k, 1000)."""
-    if not values:
-        return np.empty((0, RESAMPLES))
-    columns = np.column_stack(values)
-    n = len(columns)
-    return np.concatenate([counts @ columns / n for counts in resample_counts(n, seed)]).T
-
-
-class _Sums:
-    """What the scores of any weighting of some images are sums of, prepared once."""
-
-    def __init__(self, truth: npt.NDArray[np.int64], p: Float) -> None:
-        n, k = p.shape
-        self.k = k
-        predicted = p.argmax(axis=1)
-        cells = np.zeros((n, k * k))
-        cells[np.arange(n), truth * k + predicted] = 1.0
-        tiny = np.finfo(np.float64).eps
-        losses = -np.log(np.clip(p[np.arange(n), truth], tiny, 1 - tiny))
-        one_hot = np.eye(k)[truth]
-        errors = (p[:, 0] - one_hot[:, 0]) ** 2 if k == 2 else ((p - one_hot) ** 2).sum(axis=1)
-        said, came = confidence(truth, p)
-        gaps = np.zeros((n, BINS))
-        gaps[np.arange(n), bin_of(said)] = said - came
-        self.columns = np.column_stack([cells, losses, errors, gaps])
-        self.rankings = [_Ranking(one_hot[:, c] > 0, p[:, c]) for c in range(1 if k == 2 else k)]
-
-    def scores(self, counts: Float) -> dict[str, Float]:
-        """Return the scores of resamples, each float64 (b,), from their counts (b, n)."""
-        k, n = self.k, counts.sum(axis=1)
-        sums = counts @ self.columns
-        confusion = sums[:, : k * k].reshape(-1, k, k)
-        hit = np.einsum("bii->bi", confusion)
-        true, said = confusion.sum(axis=2), confusion.sum(axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            precision = np.where(said > 0, hit / said, 0.0)
-            recall = np.where(true > 0, hit / true, 0.0)
-            f1 = np.where(true + said > 0, 2 * hit / (true + said), 0.0)
-        ranked = np.array([ranking.areas(counts) for ranking in self.rankings])
-        own = (lambda v: v[:, 0]) if k == 2 else (lambda v: v.mean(axis=1))
-        return {
-            "accuracy": hit.sum(axis=1) / n,
-            "precision": own(precision),
-            "recall": own(recall),
-            "f1": own(f1),
-            "roc_auc": ranked[:, 0].mean(axis=0),
-            "average_precision": ranked[:, 1].mean(axis=0),
-            "log_loss": sums[:, k * k] / n,
-            "brier": sums[:, k * k + 1] / n,
-            "ece": np.abs(sums[:, k * k + 2 :]).sum(axis=1) / n,
-        }
-
-
-class _Ranking:
-    """Images ordered by a score, ties together: what ROC AUC and average precision need."""
-
-    def __init__(self, hits: npt.NDArray[np.bool_], score: Float) -> None:
-        self.order = np.argsort(-score, kind="stable")
-        self.hits = hits[self.order]
-        self.ends = np.flatnonzero(np.append(np.diff(score[self.order]) != 0, True))
-
-    def areas(self, counts: Float) -> tuple[Float, Float]:
-        """Return ROC AUC and average precision of resamples, (b,) each; NaN without a class."""
-        ordered = counts[:, self.order]
-        true = np.cumsum(ordered * self.hits, axis=1)[:, self.ends]
-        all_said = np.cumsum(ordered, axis=1)[:, self.ends]
-        false = all_said - true
-        gained = np.diff(true, axis=1, prepend=0.0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            beside = true - gained / 2  # half of a tie counts as ranked right
-            under = (np.diff(false, axis=1, prepend=0.0) * beside).sum(axis=1)
-            roc_auc = under / (true[:, -1] * false[:, -1])
-            precise = np.where(all_said > 0, true / all_said, 0.0)
-            average = (gained * precise).sum(axis=1) / true[:, -1]
-        return roc_auc, np.where(false[:, -1] > 0, average, np.nan)

@@ -1,125 +1,43 @@
-"""The figures of a report, each with one message, drawn once and shown in light and in dark.
+"""A report's figures of how heads score, learn and confuse, each with one message."""
 
-Every colour is one of the palette's, so the dark variant of an SVG is the light one with its
-colours exchanged. Figures are about 5 inches wide, legible at the width of a phone.
-"""
-
-import io
-import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
-import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
-INK, MUTED, GRID, SURFACE = "#1b1f24", "#57606a", "#dfe3e8", "#ffffff"
-
-LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito's colours that stand out on white and that colour-blind readers tell apart."""
-
-DARK = {
-    INK: "#e8eaed",
-    MUTED: "#a9b1ba",
-    GRID: "#383e46",
-    SURFACE: "#1b1f24",
-    "#0072b2": "#56b4e9",
-    "#d55e00": "#f08a3c",
-    "#009e73": "#2fc79a",
-    "#cc79a7": "#dd94bb",
-    "#e69f00": "#e69f00",
-    "#56b4e9": "#f0e442",
-}
-"""What stands in the dark variant for each colour of the light one."""
-
-STROKES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
-"""Line styles beside the colours, so that no line is told by its colour alone."""
-
-WIDTH = 5.2
-"""Width of a figure in inches."""
-
-_STYLE: Any = {
-    "font.family": ["DejaVu Sans"],
-    "font.size": 11,
-    "text.color": INK,
-    "text.parse_math": False,  # a class may be named "$"
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.facecolor": SURFACE,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": False,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "figure.facecolor": SURFACE,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "fer-features",  # the same results give the same bytes
-}
+from fer_features.experiment.bootstrap import Interval
+from fer_features.report.style import (
+    INK,
+    LINES,
+    MUTED,
+    STROKES,
+    SURFACE,
+    WIDTH,
+    colour,
+    panel,
+    short,
+    style,
+)
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A figure as files: two SVGs and a PNG, with its size on the page in CSS pixels."""
-
-    light: bytes
-    dark: bytes
-    png: bytes
-    width: int
-    height: int
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """Draw in the house style; matplotlib's settings are as before afterwards."""
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        # A class may be named in a script that the font lacks: it shows as boxes.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield
-
-
-def render(figure: Figure) -> Drawing:
-    """Write a figure as SVG, light and dark, and as PNG at 160 dots an inch."""
+def accuracies(
+    names: Sequence[str],
+    values: Sequence[Sequence[float]],
+    intervals: Sequence[Interval | None],
+    chance: float,
+) -> Figure:
+    """Draw each head's mean accuracy with its interval, its fits as dots, chance dashed."""
     with style():
-        vector, raster = io.BytesIO(), io.BytesIO()
-        FigureCanvasSVG(figure).print_svg(vector, metadata={"Date": None})
-        figure.set_layout_engine("none")  # what it laid out stays; a second time costs as much
-        canvas = FigureCanvasAgg(figure)
-        figure.set_dpi(160)
-        canvas.print_png(raster, metadata={"Software": None}, pil_kwargs={"compress_level": 4})
-    light = vector.getvalue()
-    width, height = figure.get_size_inches() * 96
-    return Drawing(light, darkened(light), raster.getvalue(), round(width), round(height))
-
-
-def darkened(svg: bytes) -> bytes:
-    """Exchange the palette's light colours in an SVG for its dark ones, all at once."""
-    pattern = re.compile("|".join(DARK).encode())
-    return pattern.sub(lambda found: DARK[found[0].decode()].encode(), svg)
-
-
-def accuracies(names: Sequence[str], values: Sequence[Sequence[float]], chance: float) -> Figure:
-    """Draw the accuracy of each fit as a dot, a row a head, with chance as a dashed line."""
-    with style():
-        figure, axes = _panel(1.8 + 0.5 * len(names))
-        for i, accuracy in enumerate(values):
-            axes.scatter(accuracy, [i] * len(accuracy), s=46, color=_colour(i), alpha=0.75)
-            axes.plot([np.mean(accuracy)] * 2, [i - 0.28, i + 0.28], color=INK, linewidth=2)
+        figure, axes = panel(1.8 + 0.55 * len(names))
+        for i, (accuracy, around) in enumerate(zip(values, intervals, strict=True)):
+            if around is not None:
+                axes.plot([around.low, around.high], [i, i], color=INK, linewidth=2)
+            axes.plot([np.mean(accuracy)] * 2, [i - 0.16, i + 0.16], color=INK, linewidth=2.4)
+            below = [i + 0.3] * len(accuracy)
+            axes.scatter(accuracy, below, s=30, color=colour(i), alpha=0.75)
         axes.axvline(chance, color=MUTED, linestyle="--", linewidth=1.2)
         axes.annotate(
             "chance",
@@ -130,8 +48,8 @@ def accuracies(names: Sequence[str], values: Sequence[Sequence[float]], chance: 
             ha="center",
             color=MUTED,
         )
-        axes.set_yticks(range(len(names)), [_short(name, 24) for name in names])
-        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_yticks(range(len(names)), [short(name, 24) for name in names])
+        axes.set_ylim(len(names) - 0.4, -0.5)
         axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g}%")
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         axes.grid(axis="x")
@@ -143,7 +61,7 @@ def accuracies(names: Sequence[str], values: Sequence[Sequence[float]], chance: 
 def learning_curves(histories: Sequence[Sequence[dict[str, Any]]]) -> Figure:
     """Draw training and validation loss by epoch, one pair of lines for each seed's fit."""
     with style():
-        figure, axes = _panel(3.4)
+        figure, axes = panel(3.4)
         for i, history in enumerate(histories):
             epochs = [entry["epoch"] for entry in history]
             if min(epochs) == 0:
@@ -176,7 +94,7 @@ def learning_curves(histories: Sequence[Sequence[dict[str, Any]]]) -> Figure:
 def regularisation(histories: Sequence[Sequence[dict[str, Any]]]) -> Figure:
     """Draw the validation log loss of each regularisation strength that was tried."""
     with style():
-        figure, axes = _panel(3.2)
+        figure, axes = panel(3.2)
         for i, history in enumerate(histories):
             tried = sorted(history, key=lambda entry: entry["C"])
             strength = [entry["C"] for entry in tried]
@@ -209,7 +127,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
     k = len(counts)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     with style():
-        figure, axes = _panel(3.1 if k == 2 else 1.9 + 0.5 * k)
+        figure, axes = panel(3.1 if k == 2 else 1.9 + 0.5 * k)
         size = 14 if k == 2 else max(6.5, 12 - 0.7 * k)
         for row in range(k):
             for column in range(k):
@@ -230,7 +148,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
                     fontsize=size,
                     linespacing=1.35,
                 )
-        names = [_short(name, 16) for name in classes]
+        names = [short(name, 16) for name in classes]
         middle = np.arange(k) + 0.5
         upright = k <= 3 and max(map(len, names)) <= 12
         turned: dict[str, Any] = (
@@ -246,45 +164,6 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
         axes.spines[:].set_visible(False)
         axes.set_xlabel("Predicted class")
         axes.set_ylabel("True class")
-    return figure
-
-
-Curve = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
-
-
-def roc(names: Sequence[str], curves: Sequence[Sequence[Curve]]) -> Figure:
-    """Draw true against false positive rates, a colour a head and a line for each seed."""
-    with style():
-        figure, axes = _panel(4.2)
-        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.2, linestyle=":")
-        axes.annotate(
-            "chance",
-            (0.5, 0.5),
-            xytext=(6, -6),
-            textcoords="offset points",
-            color=MUTED,
-            va="top",
-        )
-        for i, lines in enumerate(curves):
-            for j, (false_positive, true_positive) in enumerate(lines):
-                axes.plot(
-                    false_positive,
-                    true_positive,
-                    linestyle=STROKES[i % len(STROKES)],
-                    color=_colour(i),
-                    alpha=1.0 if len(lines) == 1 else 0.7,
-                    label=_short(names[i], 34) if j == 0 else None,
-                )
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-            axis.set_major_locator(MaxNLocator(5))
-        axes.set_xlim(-0.01, 1.01)
-        axes.set_ylim(-0.01, 1.01)
-        axes.set_aspect("equal")
-        axes.grid()
-        axes.set_xlabel("False positive rate")
-        axes.set_ylabel("True positive rate")
-        axes.legend(loc="lower right")
     return figure
 
 
@@ -311,7 +190,7 @@ def targets(target: Sequence[str], predicted: Sequence[str], classes: Sequence[s
             axes.scatter(
                 x[wrong], said[wrong], s=34, marker="X", color=LINES[1], label="predicted, wrong"
             )
-            axes.set_yticks(range(len(names)), [_short(name, 16) for name in names])
+            axes.set_yticks(range(len(names)), [short(name, 16) for name in names])
             axes.set_ylim(len(names) - 0.5, -0.5)
             axes.set_xlim(25 * i + 0.2, 25 * i + 25.8)
             axes.set_xticks([each for each in range(25 * i + 1, 25 * i + 26) if each % 5 == 0])
@@ -329,17 +208,3 @@ def targets(target: Sequence[str], predicted: Sequence[str], classes: Sequence[s
             columnspacing=1.2,
         )
     return figure
-
-
-def _panel(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    return figure, figure.subplots()
-
-
-def _colour(i: int) -> str:
-    return LINES[i % len(LINES)]
-
-
-def _short(name: str, longest: int) -> str:
-    flat = " ".join(name.split())
-    return flat if len(flat) <= longest else flat[: longest - 1] + "…"

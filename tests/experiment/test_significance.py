@@ -9,19 +9,17 @@ import pandas as pd
 import pytest
 
 from fer_features.errors import RunError
-from fer_features.experiment.evaluation import Result
-from fer_features.experiment.scoring import score
-from fer_features.experiment.significance import (
+from fer_features.experiment.bootstrap import (
     Interval,
-    Pair,
-    compare_pairs,
-    holm,
+    emotion_errors,
     in_common_order,
     interval,
-    mcnemar,
     resample_counts,
     resampled_scores,
 )
+from fer_features.experiment.evaluation import Result
+from fer_features.experiment.scoring import score
+from fer_features.experiment.significance import Pair, compare_pairs, holm, mcnemar
 
 
 def drawn(classes: tuple[str, ...], n: int, drawn_by: int = 0, skill: float = 1.0) -> Result:
@@ -152,3 +150,17 @@ def test_mcnemar_and_holm_give_textbook_values():
 )
 def test_words_follow_the_interval_and_the_test(bounds, p, words):
     assert Pair("x", "y", 0.02, Interval(*bounds), 30, 10, p, p).words == words
+
+
+def test_errors_by_emotion_are_seed_means_inside_their_intervals():
+    results = [drawn(("a", "b"), 400, seed) for seed in (1, 2)]
+    named = np.where(np.arange(400) % 4 == 0, "fear", "sadness")
+    results = [replace(r, predictions=r.predictions.assign(emotion=named)) for r in results]
+    found = emotion_errors(results)
+    assert set(found) == {"fear", "sadness"}
+    for emotion, (share, around) in found.items():
+        rows = [r.predictions[r.predictions["emotion"] == emotion] for r in results]
+        assert share == pytest.approx(np.mean([r["target"] != r["predicted"] for r in rows]))
+        assert around.low < share < around.high
+    widths = {name: around.high - around.low for name, (_, around) in found.items()}
+    assert widths["fear"] > widths["sadness"]  # a third of the images
