@@ -14,6 +14,7 @@ help:
 	@echo 'make test-slow  the tests and the long ones'
 	@echo 'make check      ruff and mypy'
 	@echo 'make format     let ruff format the code'
+	@echo 'make bench      the benchmarks, into benchmarks/RESULTS.md'
 	@echo 'make clean      remove .venv and what the demo wrote'
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
@@ -51,6 +52,10 @@ check: $(VENV)/.installed
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# FER2013_CSV=path/to/fer2013.csv measures on real faces, else on drawn ones.
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/extraction.py $(FER2013_CSV)
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -1,4 +1,4 @@
-"""The dense head: the seed's small network on embeddings."""
+"""The dense head: the original experiment's small network on embeddings."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ _RULES: dict[str, Rule] = {
 class DenseHead(Head):
     """Dense relu layers with L2 and dropout, trained by Keras with early stopping.
 
-    The defaults are the seed's: Dense 128 relu, Dropout 0.5, Dense 64 relu, Dense 1 sigmoid, L2
+    The defaults are the original's: Dense 128 relu, Dropout 0.5, Dense 64 relu, Dense 1 sigmoid, L2
     0.001 on each kernel, Adam 0.001, binary cross-entropy, batches of 128, at most 50 epochs,
     stopping when the validation loss has not improved for 10, best weights restored. Dropout
     follows the first hidden layer only. Three classes or more end in softmax instead.
@@ -69,7 +69,7 @@ class DenseHead(Head):
         Share held out of the training set, stratified, when ``fit`` is given no validation set.
     standardize : bool
         Shift and scale each feature to mean 0 and deviation 1 on the training set; the saved head
-        has it folded into its first layer. The seed does not, and its ImageNet embeddings need
+        has it folded into its first layer. The original does not: its ImageNet embeddings need
         none; those of random weights, which share one large mean, teach it nothing without.
     class_weight : None, "balanced" or mapping of class to float
         Weights in the loss, of training and validation alike; "balanced" weights each class by

@@ -2,7 +2,7 @@
 
 A table has one line a row of the store, indexed by row number, with the columns ``emotion`` and
 ``usage`` (ids as in a store) and ``label``: the row's class as its position among the task's
-class names, -1 outside the task. The draw, the shuffle and the split are the seed's pandas and
+class names, -1 outside the task. The draw, the shuffle and the split are the original's pandas and
 scikit-learn calls, so that they give its rows.
 """
 
@@ -19,7 +19,7 @@ from fer_features.faces.dataset import NONE, USAGES
 
 
 class Rows(NamedTuple):
-    """Row numbers of a store, int64, in the order in which the seed's steps leave them."""
+    """Row numbers of a store, int64, in the order in which the original's steps leave them."""
 
     train: npt.NDArray[np.int64]
     validation: npt.NDArray[np.int64]
@@ -128,8 +128,8 @@ def check_usages(usage: "pd.Series[Any]") -> None:
 def _stratified(
     table: pd.DataFrame, test_size: float, names: Sequence[str], seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    # The seed's labels are 1 for positive and 0 for negative, and which rows are drawn depends on
-    # the labels' order: so the first class gets the highest.
+    # The original's labels are 1 for positive and 0 for negative, and which rows are drawn depends
+    # on the labels' order: so the first class gets the highest.
     labels = len(names) - 1 - table["label"]
     try:
         kept, taken = train_test_split(

@@ -100,6 +100,8 @@ def at_size(fit: Fit, size: int, folder: Path | None) -> Fit:
 def checked_sizes(sizes: Iterable[int], data: Data) -> list[int]:
     """Return the sizes of a size curve in ascending order, each once.
 
+    All training images are no part: every comparison fits to those.
+
     Raises
     ------
     OptionError
@@ -113,7 +115,7 @@ def checked_sizes(sizes: Iterable[int], data: Data) -> list[int]:
         lacking = set(data.classes) - set(data.train.y[order[:size]])
         if lacking:
             raise OptionError(f"sizes: {size}, too few for an image of {min(lacking)}. Take more.")
-    return ordered
+    return [size for size in ordered if size < len(order)]
 
 
 def part_of(data: Data, size: int | None) -> Data:

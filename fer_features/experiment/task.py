@@ -34,10 +34,10 @@ DEFAULT_CLASSES: Classes = (
     ("positive", ("happiness",)),
     ("negative", ("anger", "fear", "sadness")),
 )
-"""The seed's task: happiness against anger, fear and sadness."""
+"""The original experiment's task: happiness against anger, fear and sadness."""
 
 PER_CLASS = 8500
-"""Images drawn of each class by default, as in the seed."""
+"""Images drawn of each class by default, as in the original experiment."""
 
 SPLITS = ("random", "usage")
 DUPLICATES = ("drop", "keep")
@@ -110,7 +110,7 @@ class Task:
         and hash alike; ``dict(task.classes)`` gives the mapping back.
     per_class : int, "min", "all" or None
         Images drawn of each class: a number, as many as the smallest class has, or all. None
-        means 8500 for the default classes with the random split (the seed's), else "all".
+        means 8500 for the default classes with the random split, else "all".
     split : {"random", "usage"}
         "random" is 60 % training, 20 % validation and 20 % test, stratified by class. "usage" is
         FER2013's own: Training, PublicTest (validation), PrivateTest (test); without PublicTest a
@@ -120,7 +120,7 @@ class Task:
     duplicates : {"drop", "keep"}
         "drop": an image whose copies, over all labelled rows, fall into more than one of {each
         class, outside the task} is left out, and of others one copy stays: the first, with
-        ``split="usage"`` the first of test, then validation, then training. "keep": the seed's
+        ``split="usage"`` the first of test, then validation, then training. "keep": the original
         protocol, row for row.
 
     Raises

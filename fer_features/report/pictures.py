@@ -19,7 +19,7 @@ SHOWN_GROUPS = 6
 """Groups that get figures, those of the lowest validation log loss; the tables show all."""
 
 SHOWN_TARGETS = 50
-"""Test images in the figure of targets beside their predictions, as many as the seed showed."""
+"""Test images beside their predictions, as many as the original experiment showed."""
 
 
 @dataclass(frozen=True)

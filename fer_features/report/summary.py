@@ -1,31 +1,38 @@
-"""What a report says, before it is laid out: groups of fits, sentences and tables.
+"""Results sorted into what may be compared, and the intervals and tests of each such section.
 
 Fits that differ in nothing but the seed are a group and are averaged; groups that were tested on
 the same images under the same classes stand side by side in a section; nothing else is compared.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from fer_features.experiment.bootstrap import Interval, emotion_errors, interval, resampled_scores
 from fer_features.experiment.evaluation import Result
+from fer_features.experiment.scoring import by_emotion
+from fer_features.experiment.significance import Pair, compare_pairs, result_digests
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Fits of one head with one set of parameters on one split, in the order of their seeds."""
+    """Fits of one head with one set of parameters on one split, in the order of their seeds.
+
+    ``sized`` are the same fitted to parts of the training set, in ascending order of size.
+    """
 
     label: str
     results: tuple[Result, ...]
+    sized: tuple[Result, ...] = ()
 
     def values(self, split: str, score: str) -> list[float]:
         """Return one score of each fit, those that could not be computed left out."""
-        found = [result.scores[split][score] for result in self.results]
+        found = [result.scores.get(split, {}).get(score) for result in self.results]
         return [value for value in found if value is not None]
 
     def mean(self, split: str, score: str) -> float | None:
@@ -33,13 +40,33 @@ class Group:
         values = self.values(split, score)
         return float(np.mean(values)) if values else None
 
+    @cached_property
+    def intervals(self) -> dict[str, Interval | None]:
+        """The interval of each test score's mean over the seeds."""
+        fits = [resampled_scores(result) for result in self.results]
+        return {name: interval(np.mean([fit[name] for fit in fits], axis=0)) for name in fits[0]}
+
+    @cached_property
+    def errors(self) -> dict[str, tuple[float, Interval | None]]:
+        """Each emotion's share of wrong answers, mean over the seeds, with its interval."""
+        return emotion_errors(self.results)
+
+    @cached_property
+    def emotions(self) -> list[dict[str, dict[str, Any]]]:
+        """Each fit's test scores by original emotion."""
+        return [by_emotion(test_rows(result), result.classes) for result in self.results]
+
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """Groups tested on the same images under the same classes: what may be compared."""
+    """Groups tested on the same images under the same classes: what may be compared.
+
+    ``unselected`` are fits of the same comparison that were not scored on the test images.
+    """
 
     classes: tuple[str, ...]
     groups: tuple[Group, ...]
+    unselected: tuple[Result, ...] = ()
 
     @property
     def first(self) -> Result:
@@ -58,6 +85,56 @@ class Section:
         top = max(self.classes, key=lambda name: counts.get(name, 0))
         return top, float(counts.get(top, 0) / max(len(self.test), 1))
 
+    @cached_property
+    def ranked(self) -> list[Group]:
+        """The groups by mean validation log loss, the best first."""
+
+        def loss(group: Group) -> float:
+            mean = group.mean("validation", "log_loss")
+            return np.inf if mean is None else mean
+
+        return sorted(self.groups, key=loss)
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """Every two groups compared, those that rank higher first."""
+        return compare_pairs({group.label: group.results for group in self.ranked})
+
+    @property
+    def several_seeds(self) -> bool:
+        """Return whether any group has more than one fit."""
+        return any(len(group.results) > 1 for group in self.groups)
+
+
+def sections(results: Iterable[Result]) -> list[Section]:
+    """Sort results into what may be compared; a fit given twice counts once."""
+    unlike: dict[str, dict[str, list[Result]]] = {}
+    untested: list[Result] = []
+    for result in results:
+        if "test" not in result.scores:
+            untested.append(result)
+            continue
+        # Pairs, for the order of the classes is part of the task.
+        comparable = key([list(result.task["classes"].items()), result_digests(result)])
+        alike = unlike.setdefault(comparable, {}).setdefault(_group_key(result), [])
+        if not any(_same(result, other) for other in alike):
+            alike.append(result)
+    found = []
+    for by in unlike.values():
+        origins = {_origin(fits[0]) for fits in by.values()}
+        own = [result for result in untested if _origin(result) in origins]
+        sized = [
+            sorted(
+                (r for r in own if "train_part" in r.split and _setting(r) == _setting(fits[0])),
+                key=lambda r: (r.split["train_part"], r.seed or 0),
+            )
+            for fits in by.values()
+        ]
+        classes = tuple(next(iter(by.values()))[0].task["classes"])
+        whole = tuple(result for result in own if "train_part" not in result.split)
+        found.append(Section(classes, _label(list(by.values()), sized), whole))
+    return found
+
 
 def test_rows(result: Result) -> pd.DataFrame:
     """Return the predictions on test rows, in the split's order."""
@@ -65,102 +142,13 @@ def test_rows(result: Result) -> pd.DataFrame:
     return rows[rows["split"] == "test"].reset_index(drop=True)
 
 
-def sections(results: Iterable[Result]) -> list[Section]:
-    """Sort results into what may be compared; a fit given twice counts once."""
-    unlike: dict[str, dict[str, list[Result]]] = {}
+def settings_of(results: Iterable[Result]) -> dict[str, int]:
+    """Count the settings of each head, sizes of the training set aside."""
+    tried: dict[str, set[str]] = {}
     for result in results:
-        rows = test_rows(result)
-        tested = hashlib.sha256("".join(sorted(rows["digest"])).encode()).hexdigest()
-        # Pairs, for the order of the classes is part of the task.
-        comparable = key([list(result.task["classes"].items()), tested])
-        alike = unlike.setdefault(comparable, {}).setdefault(_group_key(result), [])
-        if not any(_same(result, other) for other in alike):
-            alike.append(result)
-    return [
-        Section(tuple(next(iter(by.values()))[0].task["classes"]), _label(list(by.values())))
-        for by in unlike.values()
-    ]
-
-
-def answer(section: Section) -> str:
-    """Say in two sentences which head did best on the test images, by how much, against chance."""
-    n = len(section.test)
-    order = sorted(section.groups, key=_accuracy, reverse=True)
-    best = order[0]
-    # Of the figures as shown: a difference that a reader cannot recompute looks like a mistake.
-    shown = [round(100 * _accuracy(group), 1) for group in order]
-    average = "" if len(best.results) == 1 else f" (mean over {len(best.results)} seeds)"
-    share = f"{shown[0]:.1f}% of the {n:,} test images"
-    if len(order) == 1:
-        first = f"The {best.label} head classified {share} correctly{average}."
-    elif shown[0] == shown[1]:
-        level = _listed([group.label for group in order[: shown.count(shown[0])]])
-        first = f"The heads {level} are level: each classified {share} correctly{average}."
-    else:
-        first = (
-            f"The {best.label} head did best: it classified {share} correctly{average}, "
-            f"{shown[0] - shown[1]:.1f} percentage points more than {order[1].label} "
-            f"({_accuracy(order[1]):.1%})."
-        )
-    name, chance = section.chance
-    second = f"Always answering “{name}”, their most common class, would be right {chance:.1%}"
-    beaten = sum(_accuracy(group) > chance for group in order)
-    verdict = "" if beaten else ": no head here does better than that"
-    return f"{first} {second} of the time{verdict}."
-
-
-def caution(section: Section) -> str:
-    """Say how far the answer may be trusted."""
-    n = len(section.test)
-    best = max(map(_accuracy, section.groups))
-    margin = 1.96 * np.sqrt(best * (1 - best) / max(n, 1))
-    text = (
-        f"On {n:,} images the luck of the draw alone moves an accuracy by about "
-        f"±{100 * margin:.1f} percentage points (95%, normal approximation)."
-    )
-    if any(len(group.results) > 1 for group in section.groups):
-        text += " The range over seeds covers the training's randomness only."
-    return text
-
-
-def notices(results: Sequence[Result], parts: Sequence[Section]) -> list[str]:
-    """Say what a reader must know before any number: untrained weights, unlike test sets."""
-    found = []
-    backbones = [result.store.get("backbone", {}) for result in results]
-    random = sum(str(each.get("weights", "")).startswith("random") for each in backbones)
-    tiny = sum(each.get("architecture") == "tiny" for each in backbones)
-    if random:
-        which = "" if random == len(results) else f" in {random} of {len(results)} fits"
-        found.append(
-            f"Random weights{which}: the backbone was never trained on anything. "
-            "This is not an ImageNet result, and says nothing about how well one would do."
-        )
-    if tiny:
-        which = "" if tiny == len(results) else f" in {tiny} of {len(results)} fits"
-        found.append(
-            f"Tiny backbone{which}: the three-layer network that tests run on, "
-            "not InceptionResNetV2."
-        )
-    if len(parts) > 1:
-        found.append(
-            f"Not comparable like for like: these runs have {len(parts)} different sets of test "
-            "images or classes. Each has a section of its own, and no number should be held "
-            "against one of another section."
-        )
-    return found
-
-
-def unselected(results: Sequence[Result]) -> str:
-    """Say how many settings were tried and not selected, or nothing where all were."""
-    tried = {_group_key(result) for result in results}
-    left = [result for result in results if "test" not in result.scores]
-    if not left:
-        return ""
-    return (
-        f"Of {len(tried)} settings that were tried, {len({_group_key(r) for r in left})} "
-        f"({len(left)} fits) were not selected on the validation images: they were never scored "
-        "on the test images and are not shown."
-    )
+        if "train_part" not in result.split:
+            tried.setdefault(result.head, set()).add(_group_key(result))
+    return {head: len(settings) for head, settings in tried.items()}
 
 
 def seed_said(result: Result) -> str:
@@ -182,10 +170,6 @@ def distinct(values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({key(value): value for value in values}.values())
 
 
-def _accuracy(group: Group) -> float:
-    return group.mean("test", "accuracy") or 0.0
-
-
 def key(value: Any) -> str:
     """Return a text that equal values share."""
     return json.dumps(value, sort_keys=True)
@@ -195,14 +179,24 @@ def _group_key(result: Result) -> str:
     return key([result.head, result.params, result.split, result.fingerprint])
 
 
+def _origin(result: Result) -> str:
+    """Return what fits of one comparison share: classes, split and network."""
+    split = {name: v for name, v in result.split.items() if name not in ("train_part", "sizes")}
+    return key([list(result.task["classes"].items()), split, result.fingerprint])
+
+
+def _setting(result: Result) -> str:
+    return key([result.head, result.params, _origin(result)])
+
+
 def _same(one: Result, other: Result) -> bool:
     return one.seed == other.seed and one.scores == other.scores
 
 
-def _label(groups: list[list[Result]]) -> tuple[Group, ...]:
+def _label(groups: list[list[Result]], sized: Sequence[list[Result]]) -> tuple[Group, ...]:
     """Name each group by its head and by what sets it apart from the head's other groups."""
     labelled = []
-    for results in groups:
+    for results, parts in zip(groups, sized, strict=True):
         result = results[0]
         rivals = [other[0] for other in groups if other[0].head == result.head]
         apart = [
@@ -217,7 +211,7 @@ def _label(groups: list[list[Result]]) -> tuple[Group, ...]:
         apart += [said for of, said in differing if len({key(of(r)) for r in rivals}) > 1]
         label = result.head + (f" ({', '.join(apart)})" if apart else "")
         ordered = sorted(results, key=lambda each: (each.seed is not None, each.seed or 0))
-        labelled.append(Group(label, tuple(ordered)))
+        labelled.append(Group(label, tuple(ordered), tuple(parts)))
     return tuple(labelled)
 
 
@@ -225,7 +219,3 @@ def _split_label(split: dict[str, Any]) -> str:
     protocol = split.get("protocol")
     seed = "" if protocol == "usage" else f" {split.get('seed')}"
     return f"{protocol} split{seed}, duplicates {split.get('duplicates')}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"

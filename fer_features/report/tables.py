@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fer_features.experiment.evaluation import Result
-from fer_features.report.summary import Group, Section, distinct, seed_said, value_said
+from fer_features.report.summary import Group, Section, seed_said, value_said
+from fer_features.report.words import size_curve
 
 NOTHING = "\N{EN DASH}"
 """What a cell shows where there is no number."""
 
 SEED_TASK = {"positive": ["happiness"], "negative": ["anger", "fear", "sadness"]}
-"""The one task that the seed's published figures belong to."""
+"""The one task that the original experiment's published figures belong to."""
 
 COLUMNS = {
     "accuracy": "Accuracy",
@@ -24,9 +25,10 @@ COLUMNS = {
     "average_precision": "Avg. precision",
     "log_loss": "Log loss ↓",
     "brier": "Brier ↓",
+    "ece": "ECE ↓",
 }
 
-SMALLER_IS_BETTER = ("log_loss", "brier")
+SMALLER_IS_BETTER = ("log_loss", "brier", "ece")
 
 
 class Cell(NamedTuple):
@@ -47,33 +49,72 @@ class Table:
     numbers: int = 1
 
 
-def score_table(section: Section, split: str) -> Table:
-    """Tabulate the mean of each score over the seeds, with the range, a row a group."""
-    best: dict[str, str | None] = {}
-    for name in COLUMNS:
-        means = [mean for group in section.groups if (mean := group.mean(split, name)) is not None]
-        choose = min if name in SMALLER_IS_BETTER else max
-        differ = len({f"{mean:.4f}" for mean in means}) > 1
-        best[name] = f"{choose(means):.4f}" if differ else None
+def score_table(section: Section) -> Table:
+    """Tabulate the mean of each test score over the seeds, with its interval, a row a group."""
+    best = _best(section, "test")
+    rows = []
+    for group in section.groups:
+        cells = [Cell(group.label, _fits(group))]
+        for name in COLUMNS:
+            mean = group.mean("test", name)
+            around = group.intervals.get(name)
+            low_to_high = "" if around is None else f"{around.low:.4f}{NOTHING}{around.high:.4f}"
+            text = NOTHING if mean is None else f"{mean:.4f}"
+            cells.append(Cell(text, low_to_high if mean is not None else "", text == best[name]))
+        rows.append(tuple(cells))
+    means = "mean over the seeds and, small, " if section.several_seeds else "small: "
+    caption = f"Test scores on {len(section.test):,} images, {means}95% interval over test images"
+    return Table(caption, ("Head", *COLUMNS.values()), tuple(rows))
+
+
+def spread_table(section: Section, split: str) -> Table:
+    """Tabulate the mean of each score over the seeds with its range, a row a group."""
+    best = _best(section, split)
     rows = []
     for group in section.groups:
         cells = [Cell(group.label, _fits(group))]
         for name in COLUMNS:
             mean = group.mean(split, name)
-            spread = _spread(group.values(split, name), "{:.4f}")
             text = NOTHING if mean is None else f"{mean:.4f}"
+            spread = _spread(group.values(split, name), "{:.4f}")
             cells.append(Cell(text, spread, text == best[name]))
-        if split == "test":
-            seconds = [s for r in group.results if (s := r.seconds.get("fit")) is not None]
-            mean_seconds = f"{np.mean(seconds):,.2f}" if seconds else NOTHING
-            cells.append(Cell(mean_seconds, _spread(seconds, "{:,.2f}")))
         rows.append(tuple(cells))
     n = int((section.first.predictions["split"] == split).sum())
-    several = any(len(group.results) > 1 for group in section.groups)
-    means_said = ", mean over the seeds and, small, lowest to highest" if several else ""
-    caption = f"{split.capitalize()} scores on {n:,} images{means_said}"
-    columns = ("Head", *COLUMNS.values(), *(("Fit, s",) if split == "test" else ()))
-    return Table(caption, columns, tuple(rows))
+    spread_said = ", mean over the seeds and, small, lowest to highest"
+    caption = (
+        f"{split.capitalize()} scores on {n:,} images{spread_said if section.several_seeds else ''}"
+    )
+    return Table(caption, ("Head", *COLUMNS.values()), tuple(rows))
+
+
+def pairs_table(section: Section) -> Table | None:
+    """Tabulate the paired comparison of every two groups, None of a single one."""
+    if len(section.groups) < 2:
+        return None
+    rows = []
+    for pair in section.pairs:
+        low, high = 100 * pair.interval.low, 100 * pair.interval.high
+        rows.append(
+            (
+                Cell(f"{pair.first} less {pair.second}", pair.words),
+                Cell(f"{100 * pair.difference:+.2f}"),
+                Cell(f"{low:+.2f} to {high:+.2f}"),
+                Cell(f"{pair.only_first:,}"),
+                Cell(f"{pair.only_second:,}"),
+                Cell(_p(pair.p)),
+                Cell(_p(pair.holm)),
+            )
+        )
+    columns = (
+        "Heads",
+        "Difference, points",
+        "95% interval",
+        "Only the first right",
+        "Only the second right",
+        "McNemar p",
+        "p after Holm",
+    )
+    return Table("Test accuracy of every two heads, in percentage points", columns, tuple(rows))
 
 
 def score_note(section: Section) -> str:
@@ -82,19 +123,21 @@ def score_note(section: Section) -> str:
         return (
             f"Precision, recall, F1, ROC AUC and average precision are those of "
             f"“{section.classes[0]}”, the positive class; the decision is at a probability of "
-            "0.5. Log loss is in nats; of log loss and Brier score (the mean squared error of the "
-            "positive class's probability) less is better."
+            "0.5. Log loss is in nats; of log loss, Brier score (the mean squared error of the "
+            "positive class's probability) and ECE (calibration error, 10 equal-width bins) less "
+            "is better."
         )
     return (
         "Precision, recall, F1, ROC AUC and average precision are macro averages over the "
         f"{len(section.classes)} classes, each against the rest; the decision is the most "
-        "probable class. Log loss is in nats; of log loss and Brier score (squared errors summed "
-        "over the classes, 0 to 2) less is better."
+        "probable class. Log loss is in nats; of log loss, Brier score (squared errors summed "
+        "over the classes, 0 to 2) and ECE (calibration error of the most probable class, 10 "
+        "equal-width bins) less is better."
     )
 
 
 def published_table(section: Section) -> Table | None:
-    """Tabulate the seed experiment's own figures, where the task is the seed's."""
+    """Tabulate the original experiment's own figures, where the task is its task."""
     if list(section.first.task["classes"].items()) != list(SEED_TASK.items()):
         return None
     return Table(
@@ -123,119 +166,34 @@ def confusion_table(label: str, result: Result) -> Table:
     return Table(caption, ("True class", *result.classes), tuple(rows))
 
 
-def data_table(section: Section) -> Table:
-    """Tabulate how many images of each class are in each split."""
-    sizes = section.first.split.get("sizes", {})
+def size_table(groups: Sequence[Group]) -> Table:
+    """Tabulate the validation log loss for each number of training images."""
     rows = []
-    for name in section.classes:
-        emotions = ", ".join(section.first.task["classes"][name])
-        counts = [int(sizes.get(split, {}).get(name, 0)) for split in _SIZED]
-        rows.append((Cell(name), Cell(emotions), *(Cell(f"{n:,}") for n in (*counts, sum(counts)))))
-    totals = [sum(int(n) for n in sizes.get(split, {}).values()) for split in _SIZED]
-    rows.append((Cell("all"), Cell(""), *(Cell(f"{n:,}") for n in (*totals, sum(totals)))))
-    columns = ("Class", "Emotions", "Training", "Validation", "Test", "Together")
-    return Table("Images of each class in each split", columns, tuple(rows), numbers=2)
+    for group in groups:
+        for images, losses in size_curve(group).items():
+            spread = _spread(losses, "{:.4f}")
+            rows.append((Cell(group.label), Cell(f"{images:,}"), Cell(f"{_mean(losses)}", spread)))
+    columns = ("Head", "Training images", "Validation log loss")
+    return Table("Validation log loss by number of training images", columns, tuple(rows))
 
 
-def data_note(section: Section) -> str:
-    """Say how the rows were split, what became of duplicates, and what leaked."""
-    texts = []
-    for split in distinct(r.split for group in section.groups for r in group.results):
-        if split.get("protocol") == "usage":
-            said = "Split: FER2013's own usages."
-        else:
-            said = f"Split: drawn at random, split seed {split.get('seed')}."
-        kept = {
-            "drop": "Duplicates were dropped: no image is in two splits.",
-            "keep": "Duplicates were kept, as the original experiment did.",
-        }
-        said += " " + kept.get(str(split.get("duplicates")), "")
-        leaked = split.get("leaked", {})
-        also = [f"{int(leaked.get(f'test_in_{name}', 0)):,}" for name in ("train", "validation")]
-        said += f" Test images that also occur in training: {also[0]}; in validation: {also[1]}."
-        texts.append(said)
-    return " ".join(texts)
-
-
-def fits_table(section: Section) -> Table:
-    """Tabulate every fit: what it cost and how it did."""
+def facts(caption: str, values: dict[str, Any]) -> Table:
+    """Tabulate names and values."""
     rows = []
-    for group in section.groups:
-        for result in group.results:
-            seconds = result.seconds.get("fit")
-            rows.append(
-                (
-                    Cell(group.label),
-                    Cell(NOTHING if result.seed is None else str(result.seed)),
-                    Cell(NOTHING if seconds is None else f"{seconds:,.2f}"),
-                    Cell(f"{len(result.history):,}"),
-                    Cell(f"{result.scores['validation']['log_loss']:.4f}"),
-                    Cell(f"{result.scores['validation']['accuracy']:.4f}"),
-                    Cell(f"{result.scores['test']['accuracy']:.4f}"),
-                )
-            )
-    columns = (
-        "Head",
-        "Seed",
-        "Fit, s",
-        "Epochs or C tried",
-        "Validation log loss",
-        "Validation accuracy",
-        "Test accuracy",
-    )
-    return Table("Every fit", columns, tuple(rows))
+    for name, value in values.items():
+        rows.append((Cell(name), Cell(NOTHING if value is None else value_said(value))))
+    return Table(caption, ("What", "Which"), tuple(rows), numbers=2)
 
 
-def pass_note(results: Sequence[Result]) -> list[str]:
-    """Say what each pass of a backbone cost; every fit reuses it."""
-    said = []
-    for store in distinct(result.store for result in results):
-        made = store.get("provenance", {})
-        images, seconds, rate = (made.get(k) for k in ("images", "seconds", "images_per_second"))
-        if images is None or seconds is None:
-            said.append(f"What the pass behind {store.get('name')} cost is not recorded.")
-            continue
-        speed = "" if rate is None else f", {rate:,.1f} images a second"
-        kept = [
-            f"{made[key]:,} were {how}"
-            for key, how in _KEPT.items()
-            if isinstance(made.get(key), int) and made[key] > 0
-        ]
-        said.append(
-            f"The backbone ran once over {images:,} distinct images in {seconds:,.1f} s{speed} "
-            f"({store.get('name')}{''.join('; ' + each for each in kept)}). "
-            "Every fit reuses what it said."
-        )
-    return said
-
-
-def provenance_tables(section: Section) -> list[Table]:
-    """Tabulate what is needed to repeat the fits: parameters, embeddings, versions."""
-    fits = [
-        (
-            Cell(group.label),
-            Cell(", ".join(f"{k}={value_said(v)}" for k, v in group.results[0].params.items())),
-            Cell(", ".join(str(result.seed) for result in group.results)),
-        )
-        for group in section.groups
-    ]
-    tables = [Table("Heads", ("Head", "Parameters", "Seeds"), tuple(fits), numbers=3)]
-    results = [result for group in section.groups for result in group.results]
-    tables += [
-        _facts("Versions and machine", each)
-        for each in distinct(result.versions for result in results)
-    ]
-    for store in distinct(result.store for result in results):
-        facts = {"file": store.get("name"), "fingerprint": store.get("fingerprint")}
-        for part, shown in (("backbone", "backbone"), ("dataset", "data"), ("provenance", "pass")):
-            facts |= {f"{shown}: {k.replace('_', ' ')}": v for k, v in store.get(part, {}).items()}
-        tables.append(_facts("Embeddings", facts))
-    return tables
-
-
-_KEPT = {"resumed": "kept from a pass that was stopped", "reused": "taken from an older store"}
-
-_SIZED = ("train", "validation", "test")
+def _best(section: Section, split: str) -> dict[str, str | None]:
+    """Return the best mean of each score as it is shown, None where all are alike."""
+    best: dict[str, str | None] = {}
+    for name in COLUMNS:
+        means = [mean for group in section.groups if (mean := group.mean(split, name)) is not None]
+        choose = min if name in SMALLER_IS_BETTER else max
+        differ = len({f"{mean:.4f}" for mean in means}) > 1
+        best[name] = f"{choose(means):.4f}" if differ else None
+    return best
 
 
 def _fits(group: Group) -> str:
@@ -249,8 +207,9 @@ def _spread(values: Sequence[float], form: str) -> str:
     return "all alike" if low == high else f"{low}{NOTHING}{high}"
 
 
-def _facts(caption: str, facts: dict[str, Any]) -> Table:
-    rows = []
-    for name, value in facts.items():
-        rows.append((Cell(name), Cell(NOTHING if value is None else value_said(value))))
-    return Table(caption, ("What", "Which"), tuple(rows), numbers=2)
+def _p(value: float) -> str:
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.4f}"

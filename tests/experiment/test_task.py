@@ -37,7 +37,7 @@ def fer2013():
 
 
 def seed_protocol(emotion):
-    """Return the seed's rows: its pandas and scikit-learn steps, written out."""
+    """Return the original experiment's rows: its pandas and scikit-learn steps, written out."""
     df = pd.DataFrame({"emotion": emotion})
     df["row"] = np.arange(len(df))
     positive = df[df["emotion"] == 3].sample(8500, random_state=42)

@@ -1,0 +1,139 @@
+"""What a report says of the data: classes, copies, leaks, and scores by original emotion."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fer_features.report.summary import Group, Section, distinct
+from fer_features.report.tables import NOTHING, Cell, Table
+
+_SIZED = ("train", "validation", "test")
+
+
+def data_table(section: Section) -> Table:
+    """Tabulate how many images of each class are in each split."""
+    sizes = section.first.split.get("sizes", {})
+    rows = []
+    for name in section.classes:
+        emotions = ", ".join(section.first.task["classes"][name])
+        counts = [int(sizes.get(split, {}).get(name, 0)) for split in _SIZED]
+        rows.append((Cell(name), Cell(emotions), *(Cell(f"{n:,}") for n in (*counts, sum(counts)))))
+    totals = [sum(int(n) for n in sizes.get(split, {}).values()) for split in _SIZED]
+    rows.append((Cell("all"), Cell(""), *(Cell(f"{n:,}") for n in (*totals, sum(totals)))))
+    columns = ("Class", "Emotions", "Training", "Validation", "Test", "Together")
+    return Table("Images of each class in each split", columns, tuple(rows), numbers=2)
+
+
+def data_note(section: Section) -> str:
+    """Say how the rows were split, what became of duplicates, and what leaked."""
+    texts = []
+    for split in distinct(r.split for group in section.groups for r in group.results):
+        if split.get("protocol") == "usage":
+            said = "Split: FER2013's own usages."
+        else:
+            said = f"Split: drawn at random, split seed {split.get('seed')}."
+        kept = {
+            "drop": "Duplicates were dropped: no image is in two splits.",
+            "keep": "Duplicates were kept, as the original experiment did.",
+        }
+        said += " " + kept.get(str(split.get("duplicates")), "")
+        leaked = split.get("leaked", {})
+        also = [f"{int(leaked.get(f'test_in_{name}', 0)):,}" for name in ("train", "validation")]
+        said += f" Test images that also occur in training: {also[0]}; in validation: {also[1]}."
+        if "copies" in split:
+            rows, images, unlike = (split["copies"][k] for k in ("rows", "images", "disagreeing"))
+            said += (
+                f" The source has {rows:,} rows of these emotions with {images:,} distinct images; "
+                f"{unlike:,} of the images have copies of which some are labelled otherwise."
+            )
+        texts.append(said)
+    return " ".join(texts)
+
+
+def leak_table(section: Section) -> Table | None:
+    """Tabulate accuracy and log loss with and without leaked test images, None without any."""
+    rows = []
+    for group in section.groups:
+        if any("unleaked" not in result.scores for result in group.results):
+            continue
+        counts = group.results[0].scores["unleaked"]["confusion"]
+        cells = [Cell(group.label), Cell(f"{sum(map(sum, counts)):,}")]
+        for name in ("accuracy", "log_loss"):
+            cells += [Cell(f"{group.mean(split, name):.4f}") for split in ("test", "unleaked")]
+        rows.append(tuple(cells))
+    if not rows:
+        return None
+    columns = (
+        "Head",
+        "Images in no other split",
+        "Accuracy, all",
+        "Accuracy, those",
+        "Log loss, all",
+        "Log loss, those",
+    )
+    caption = "Test scores with and without the images that also occur in training or validation"
+    return Table(caption, columns, tuple(rows))
+
+
+def emotion_table(groups: Sequence[Group]) -> Table:
+    """Tabulate the scores of each original emotion, mean over the seeds, a row a head."""
+    rows = []
+    for emotion in groups[0].emotions[0]:
+        for group in groups:
+            fits = [fit[emotion] for fit in group.emotions]
+            wrong, around = group.errors[emotion]
+            low_to_high = (
+                "" if around is None else f"{1 - around.high:.1%}{NOTHING}{1 - around.low:.1%}"
+            )
+            rows.append(
+                (
+                    Cell(f"{emotion} ({fits[0]['class']})", group.label),
+                    Cell(f"{fits[0]['images']:,}"),
+                    Cell(f"{1 - wrong:.1%}", low_to_high),
+                    Cell(*_taken_for(fits)),
+                    *(Cell(_score([fit["scores"][name] for fit in fits])) for name in _BESIDE),
+                    *(Cell(_score([fit[name] for fit in fits])) for name in ("log_loss", "brier")),
+                )
+            )
+    columns = (
+        "Emotion (class)",
+        "Images",
+        "Right",
+        "Taken most for",
+        *_BESIDE.values(),
+        "Log loss ↓",
+        "Brier ↓",
+    )
+    return Table("Test scores by original emotion, mean over the seeds", columns, tuple(rows))
+
+
+def emotion_note() -> str:
+    """Say what the columns of the table by emotion mean."""
+    return (
+        "Right, log loss and Brier score are of the emotion's own images; accuracy, precision, "
+        "recall, F1, ROC AUC, average precision and ECE are of those together with all images of "
+        "the other classes, as in the table of scores."
+    )
+
+
+_BESIDE = {
+    "accuracy": "Accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "roc_auc": "ROC AUC",
+    "average_precision": "Avg. precision",
+    "ece": "ECE ↓",
+}
+
+
+def _taken_for(fits: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    mean = {name: np.mean([fit["mistaken"][name] for fit in fits]) for name in fits[0]["mistaken"]}
+    most = max(mean, key=mean.__getitem__)
+    return most, f"{mean[most] / fits[0]['images']:.1%}"
+
+
+def _score(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{np.mean(known):.4f}" if known else NOTHING

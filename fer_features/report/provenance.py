@@ -1,0 +1,239 @@
+"""What a report says of cost, and of how to repeat what it shows."""
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fer_features.experiment.evaluation import Result
+from fer_features.experiment.heads import HEADS
+from fer_features.experiment.task import DEFAULT_CLASSES, Task
+from fer_features.report.summary import Group, Section, distinct, value_said
+from fer_features.report.tables import NOTHING, Cell, Table, facts
+
+
+def fits_table(section: Section) -> Table:
+    """Tabulate every fit: what it cost and how it did."""
+    rows = []
+    for group in section.groups:
+        for result in group.results:
+            seconds = result.seconds.get("fit")
+            rows.append(
+                (
+                    Cell(group.label),
+                    Cell(NOTHING if result.seed is None else str(result.seed)),
+                    Cell(NOTHING if seconds is None else f"{seconds:,.2f}"),
+                    Cell(f"{len(result.history):,}"),
+                    Cell(f"{result.scores['validation']['log_loss']:.4f}"),
+                    Cell(f"{result.scores['validation']['accuracy']:.4f}"),
+                    Cell(f"{result.scores['test']['accuracy']:.4f}"),
+                )
+            )
+    columns = (
+        "Head",
+        "Seed",
+        "Fit, s",
+        "Epochs or C tried",
+        "Validation log loss",
+        "Validation accuracy",
+        "Test accuracy",
+    )
+    return Table("Every fit", columns, tuple(rows))
+
+
+def pass_note(results: Sequence[Result]) -> list[str]:
+    """Say what each pass of a backbone cost; every fit reuses it."""
+    said = []
+    for store in distinct(result.store for result in results):
+        made = store.get("provenance", {})
+        images, seconds, rate = (made.get(k) for k in ("images", "seconds", "images_per_second"))
+        if images is None or seconds is None:
+            said.append(f"What the pass behind {store.get('name')} cost is not recorded.")
+            continue
+        speed = "" if rate is None else f", {rate:,.1f} images a second"
+        kept = [
+            f"{made[key]:,} were {how}"
+            for key, how in _KEPT.items()
+            if isinstance(made.get(key), int) and made[key] > 0
+        ]
+        said.append(
+            f"The backbone ran once over {images:,} distinct images in {seconds:,.1f} s{speed} "
+            f"({store.get('name')}{''.join('; ' + each for each in kept)}). "
+            "Every fit reuses what it said."
+        )
+    return said
+
+
+def cost_table(section: Section) -> Table:
+    """Tabulate what each head's fits cost, those not selected and those of fewer images too."""
+    rows = []
+    for head, results in _by_head(section).items():
+        seconds = [s for r in results if (s := r.seconds.get("fit")) is not None]
+        rows.append(
+            (
+                Cell(head),
+                Cell(f"{len(results):,}"),
+                Cell(f"{np.mean(seconds):,.2f}" if seconds else NOTHING),
+                Cell(_duration(sum(seconds)) if seconds else NOTHING),
+                Cell(f"{sum(map(_passes, results)):,}"),
+                Cell(_duration(_computed(results))),
+            )
+        )
+    columns = (
+        "Head",
+        "Fits",
+        "Seconds a fit",
+        "All fits",
+        "Epochs, all fits",
+        "Computed: backbone in every epoch",
+    )
+    return Table(
+        "Cost of the fits; the last column is computed, not measured", columns, tuple(rows)
+    )
+
+
+def cost_note(section: Section) -> str:
+    """Say what the same fits would have cost with the backbone in every epoch, as computed."""
+    results = [result for own in _by_head(section).values() for result in own]
+    computed = _computed(results)
+    made = section.first.store.get("provenance", {})
+    rate, once = made.get("images_per_second"), made.get("seconds")
+    if computed is None or not once:
+        return (
+            "What the backbone in every epoch would have cost cannot be computed: no rate is known."
+        )
+    fitted = sum(result.seconds.get("fit") or 0.0 for result in results)
+    times = computed / (once + fitted)
+    return (
+        f"Computed, not measured: with the backbone over training and validation images in every "
+        f"epoch, as the original experiment had it, these {len(results):,} fits would take "
+        f"{_duration(computed)} at the pass's measured {rate:,.1f} images a second (logistic "
+        f"heads: one pass a fit). Pass and fits together took {_duration(once + fitted)}: "
+        f"{times:,.0f} times less."
+    )
+
+
+def commands(section: Section, command: str | None) -> list[str]:
+    """Return the command lines that give the same again."""
+    first = section.first
+    store = shlex.quote(str(first.store.get("name")))
+    lines = [f"fer-extract SOURCE -o {store}{_extract_options(first.store)}"]
+    if command is not None:
+        lines.append(command)
+    for group in section.groups:
+        result = group.results[0]
+        given = _head_options(result)
+        if given is not None:
+            lines.append(
+                f"fer-fit-head {store} --head {result.head}{given}{_task_options(result)}"
+                f" --seed {result.seed or 0}"
+            )
+    return lines
+
+
+def provenance_tables(section: Section) -> list[Table]:
+    """Tabulate what is needed to repeat the fits: parameters, embeddings, versions."""
+    fits = [
+        (
+            Cell(group.label),
+            Cell(", ".join(f"{k}={value_said(v)}" for k, v in group.results[0].params.items())),
+            Cell(", ".join(str(result.seed) for result in group.results)),
+        )
+        for group in section.groups
+    ]
+    tables = [Table("Heads", ("Head", "Parameters", "Seeds"), tuple(fits), numbers=3)]
+    results = [result for group in section.groups for result in group.results]
+    tables += [
+        facts("Versions and machine", each)
+        for each in distinct(result.versions for result in results)
+    ]
+    for store in distinct(result.store for result in results):
+        stated = {"file": store.get("name"), "fingerprint": store.get("fingerprint")}
+        for part, shown in (("backbone", "backbone"), ("dataset", "data"), ("provenance", "pass")):
+            stated |= {f"{shown}: {k.replace('_', ' ')}": v for k, v in store.get(part, {}).items()}
+        tables.append(facts("Embeddings", stated))
+    return tables
+
+
+_KEPT = {"resumed": "kept from a pass that was stopped", "reused": "taken from an older store"}
+
+_OPTIONS = {
+    "dense": ("hidden", "l2", "dropout", "learning_rate", "batch_size", "epochs", "patience"),
+    "logistic": ("C",),
+}
+"""The parameters that fer-fit-head has options for."""
+
+
+def _by_head(section: Section) -> dict[str, list[Result]]:
+    results: dict[str, list[Result]] = {}
+    every = [result for group in section.groups for result in (*group.results, *group.sized)]
+    for result in [*every, *section.unselected]:
+        results.setdefault(result.head, []).append(result)
+    return results
+
+
+def _passes(result: Result) -> int:
+    """Return how often a fit goes over its images: its epochs, once for a regression."""
+    return max(1, sum("epoch" in entry for entry in result.history))
+
+
+def _computed(results: Sequence[Result]) -> float | None:
+    """Return the seconds that fits would take with the backbone in each pass over their images."""
+    seconds = 0.0
+    for result in results:
+        rate = result.store.get("provenance", {}).get("images_per_second")
+        if not rate:
+            return None
+        sizes = result.split.get("sizes", {})
+        images = sum(sum(sizes.get(name, {}).values()) for name in ("train", "validation"))
+        seconds += _passes(result) * images / rate
+    return seconds
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return NOTHING
+    if seconds < 120:
+        return f"{seconds:,.1f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
+def _extract_options(store: dict[str, Any]) -> str:
+    weights = str(store.get("backbone", {}).get("weights", "imagenet")).partition("@")[0]
+    said = f" --weights {'FILE' if weights.startswith('sha256:') else weights}"
+    precision = store.get("backbone", {}).get("precision", "float32")
+    said += "" if precision == "float32" else f" --precision {precision}"
+    limit = store.get("dataset", {}).get("limit")
+    said += "" if limit is None else f" --limit {limit}"
+    return said + (" --skip-bad" if store.get("dataset", {}).get("skipped") else "")
+
+
+def _head_options(result: Result) -> str | None:
+    """Return the options that differ from the defaults, None if the command has not all of them."""
+    if result.head not in _OPTIONS:
+        return None
+    usual = {k: _listed(v) for k, v in HEADS[result.head]().get_params().items()}
+    other = {k: v for k, v in result.params.items() if usual.get(k) != v}
+    if not set(other) <= set(_OPTIONS[result.head]):
+        return None
+    return "".join(f" --{k.replace('_', '-')} {value_said(v)}" for k, v in other.items())
+
+
+def _task_options(result: Result) -> str:
+    classes = result.task["classes"]
+    split = result.split
+    said = []
+    if list(classes.items()) == [(k, list(v)) for k, v in Task.all_emotions().emotions.items()]:
+        said.append("--all-emotions")
+    elif list(classes.items()) != [(name, list(held)) for name, held in DEFAULT_CLASSES]:
+        said += [f"--class {shlex.quote(f'{k}={chr(44).join(v)}')}" for k, v in classes.items()]
+    for name in ("per_class", "split", "split_seed", "duplicates"):
+        value = split.get({"split": "protocol", "split_seed": "seed"}.get(name, name))
+        if value is not None:
+            said.append(f"--{name.replace('_', '-')} {value}")
+    return "".join(f" {each}" for each in said)
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,181 @@
+"""The sentences of a report: the answer on top, how far to trust it, and what else it shows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fer_features.experiment.bootstrap import Interval
+from fer_features.experiment.evaluation import Result
+from fer_features.report.summary import Group, Section, settings_of
+
+
+def answer(section: Section) -> str:
+    """Say in two sentences how the head that validation chose did on test, and against chance."""
+    n = len(section.test)
+    best = section.ranked[0]
+    accuracy = _accuracy(best)
+    seeds = "" if len(best.results) == 1 else f"mean over {len(best.results)} seeds, "
+    share = (
+        f"{accuracy:.1%} of the {n:,} test images correctly "
+        f"({seeds}95% interval {interval_said(best.intervals['accuracy'])})"
+    )
+    if len(section.groups) == 1:
+        first = f"The {best.label} head classified {share}."
+    else:
+        pair = section.pairs[0]  # the two of the lowest validation log loss
+        other = section.ranked[1]
+        first = (
+            f"The {best.label} head, the best by validation log loss, classified {share}, "
+            f"{_ahead(accuracy, _accuracy(other))} {other.label} ({_accuracy(other):.1%}): "
+            f"{pair.words}."
+        )
+    name, chance = section.chance
+    second = f"Always answering “{name}”, their most common class, would be right {chance:.1%}"
+    beaten = any(_accuracy(group) > chance for group in section.groups)
+    verdict = "" if beaten else ": no head here does better than that"
+    return f"{first} {second} of the time{verdict}."
+
+
+def caution(section: Section) -> str:
+    """Say what the intervals and the spread cover, and what they leave out."""
+    text = (
+        "The 95% intervals come from 1,000 bootstrap resamples of the test images: they cover the "
+        "luck of which images were drawn for the test, not which were drawn for training."
+    )
+    if section.several_seeds:
+        text += (
+            " The spread over seeds covers training alone (first weights, dropout, order of the "
+            "batches): rows and split are the same in every fit."
+        )
+    return text
+
+
+def selection(section: Section) -> str:
+    """Say how many settings were tried and how one was selected, or nothing where none was."""
+    if not section.unselected:
+        return ""
+    tested = [result for group in section.groups for result in group.results]
+    counts = settings_of([*tested, *section.unselected])
+    fits = len(tested) + len(section.unselected)
+    each = ", ".join(f"{head} {n}" for head, n in counts.items())
+    left = sum(counts.values()) - len(section.groups)
+    return (
+        f"{sum(counts.values())} settings were tried ({each}; {fits} fits in all). Each head's was "
+        f"selected by its mean validation log loss; the other {left} "
+        f"({len(section.unselected)} fits) never saw the test images. Chosen among several, the "
+        "validation scores of the selected ones are a little too good; the test scores are not."
+    )
+
+
+def notices(results: Sequence[Result], parts: Sequence[Section]) -> list[str]:
+    """Say what a reader must know before any number: untrained weights, unlike test sets."""
+    found = []
+    backbones = [result.store.get("backbone", {}) for result in results]
+    random = sum(str(each.get("weights", "")).startswith("random") for each in backbones)
+    tiny = sum(each.get("architecture") == "tiny" for each in backbones)
+    if random:
+        which = "" if random == len(results) else f" in {random} of {len(results)} fits"
+        found.append(
+            f"Random weights{which}: the backbone was never trained on anything. "
+            "This is not an ImageNet result, and says nothing about how well one would do."
+        )
+    if tiny:
+        which = "" if tiny == len(results) else f" in {tiny} of {len(results)} fits"
+        found.append(
+            f"Tiny backbone{which}: the three-layer network that tests run on, "
+            "not InceptionResNetV2."
+        )
+    if len(parts) > 1:
+        found.append(
+            f"Not comparable like for like: these runs have {len(parts)} different sets of test "
+            "images or classes. Each has a section of its own, and no number should be held "
+            "against one of another section."
+        )
+    return found
+
+
+def pairs_note(section: Section) -> str:
+    """Say what the table of pairs rests on."""
+    return (
+        "Difference and interval are of the mean accuracy over seeds, both heads on the same "
+        "resamples. McNemar's exact test is on the first seed's fits alone: of the images that "
+        "only one of the two got right, is each right as often? Its p is also given after Holm's "
+        f"correction over the {len(section.pairs)} "
+        f"{'pair' if len(section.pairs) == 1 else 'pairs'}. “Evidence” means that the interval "
+        "leaves out 0 and the corrected p is below 0.05."
+    )
+
+
+def emotion_said(section: Section) -> str:
+    """Say which emotion the chosen head gets wrong most, of each class that has several."""
+    best = section.ranked[0]
+    mean = {
+        emotion: {
+            name: float(np.mean([fit[emotion]["mistaken"][name] for fit in best.emotions]))
+            for name in best.emotions[0][emotion]["mistaken"]
+        }
+        for emotion in best.emotions[0]
+    }
+    by_class = {emotion: best.emotions[0][emotion]["class"] for emotion in mean}
+    named = [
+        (f"the emotions of “{name}”", [e for e in mean if by_class[e] == name])
+        for name in section.classes
+    ]
+    several = [(what, pool) for what, pool in named if len(pool) > 1] or [("all", list(mean))]
+    said = []
+    for what, pool in several:
+        images = {e: best.emotions[0][e]["images"] for e in pool}
+        wrong = {e: sum(mean[e].values()) / images[e] for e in pool}
+        worst = max(pool, key=wrong.__getitem__)
+        taken = max(mean[worst], key=mean[worst].__getitem__)
+        most = "mostly " if len(mean[worst]) > 1 else ""
+        said.append(
+            f"Of {what}, {worst} is classified wrong most: {wrong[worst]:.1%} of its "
+            f"{images[worst]:,} test images, {most}taken for “{taken}” ({best.label})."
+        )
+    return " ".join(said)
+
+
+def size_said(group: Group) -> str:
+    """Say what the last step to more training images brought one head, on validation."""
+    curve = size_curve(group)
+    (fewer, before), (more, after) = list(curve.items())[-2:]
+    change = float(np.mean(after) - np.mean(before))
+    spread = max(max(losses) - min(losses) for losses in (before, after))
+    if abs(change) <= spread:
+        verdict = "within the spread between seeds, so no sign that more data helps"
+    else:
+        verdict = "more data still helps" if change < 0 else "more data does not help"
+    return (
+        f"From {fewer:,} to {more:,} training images the validation log loss of {group.label} "
+        f"{'falls' if change < 0 else 'rises'} by {abs(change):.4f}, to {np.mean(after):.4f}: "
+        f"{verdict}."
+    )
+
+
+def size_curve(group: Group) -> dict[int, list[float]]:
+    """Return the validation log loss of each seed by number of training images, ascending."""
+    curve: dict[int, list[float]] = {}
+    for result in [*group.sized, *group.results]:
+        n = sum(result.split["sizes"]["train"].values())
+        curve.setdefault(n, []).append(result.scores["validation"]["log_loss"])
+    return dict(sorted(curve.items()))
+
+
+def interval_said(interval: Interval | None, form: str = "{:.1%}") -> str:
+    """Write an interval from low to high, or say that there is none."""
+    if interval is None:
+        return "none"
+    return f"{form.format(interval.low)} to {form.format(interval.high)}"
+
+
+def _ahead(accuracy: float, other: float) -> str:
+    # Of the figures as shown: a difference that a reader cannot recompute looks like a mistake.
+    lead = round(round(100 * accuracy, 1) - round(100 * other, 1), 1)
+    if lead == 0:
+        return "as many as"
+    return f"{abs(lead):.1f} percentage points {'more' if lead > 0 else 'less'} than"
+
+
+def _accuracy(group: Group) -> float:
+    return group.mean("test", "accuracy") or 0.0
