@@ -1,5 +1,7 @@
-"""``fer-compare``: several heads under several seeds, one report."""
+"""``fer-compare``: several heads, settings and seeds, one report."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,30 @@ from fer_features.cli.command import (
     show_messages,
     task_options,
 )
+from fer_features.cli.grid import parse_grid
 
 EPILOG = """\b
 Examples:
   fer-compare                                  both heads, three seeds, the one store in cache/
-  fer-compare cache/mine.h5 --seeds 10 -o runs/ten
+  fer-compare cache/mine.h5 --seeds 10 --workers 2 -o runs/ten
+  fer-compare --grid dense.l2=1e-4,1e-3 --grid dense.hidden=128x64,256 --heads dense
+  fer-compare --sizes 500,1000,2000,5000       does more data help?
   fer-compare runs/0001-dense runs/0002-logistic     one report on runs that exist
 
 Stopped, the same call with the same -o goes on where it stopped.
 """
+
+
+class _Sizes(click.ParamType):
+    name = "N,N"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        if not all(part.isdecimal() and int(part) > 0 for part in parts):
+            self.fail(f"{value!r}, expected numbers of images such as 500,1000.", param, ctx)
+        return tuple(map(int, parts))
 
 
 @click.command(cls=Command, context_settings=SETTINGS, epilog=EPILOG)
@@ -42,6 +59,37 @@ Stopped, the same call with the same -o goes on where it stopped.
     metavar="N",
     help="Seeds of training: 0 to N-1.",
 )
+@click.option(
+    "--grid",
+    multiple=True,
+    metavar="HEAD.PARAMETER=VALUE[,VALUE]",
+    help="Values of a parameter to try, for each parameter one --grid; all combinations are "
+    "fitted, and validation log loss selects. Layers are joined by x: dense.hidden=128x64,256. "
+    "logistic.C takes auto too; class_weight takes none and balanced.",
+)
+@click.option(
+    "--sizes",
+    type=_Sizes(),
+    default=(),
+    metavar="N,N",
+    help="Also fit the selected settings to nested parts of N training images, for the curve of "
+    "what more of them bring.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Fits at a time, each in a process of one thread; the results are the same.",
+)
+@click.option(
+    "--faces",
+    type=click.Path(path_type=Path),
+    metavar="SOURCE",
+    help="Show faces of this source in the report: some of each class, and the most confident "
+    "mistakes. Without it a report holds no image of a person.",
+)
 @task_options
 @click.option(
     "-o",
@@ -55,6 +103,10 @@ def main(
     paths: tuple[Path, ...],
     heads: str,
     seeds: int,
+    grid: tuple[str, ...],
+    sizes: tuple[int, ...],
+    workers: int,
+    faces: Path | None,
     classes: tuple[str, ...],
     all_emotions: bool,
     per_class: str | None,
@@ -64,7 +116,7 @@ def main(
     output: Path | None,
     quiet: bool,
 ) -> int:
-    """Fit both heads under several seeds on one task, and write a report.
+    """Fit heads under several settings and seeds on one task, and write a report.
 
     STORE is what fer-extract wrote; it may be left out while cache/ holds one store. Given the
     folders of runs or comparisons that exist, report on those; that needs no TensorFlow.
@@ -73,23 +125,48 @@ def main(
     from fer_features.experiment.run_folder import new_folder
 
     if len(paths) > 1 or (paths and paths[0].is_dir()):
-        from fer_features.experiment.comparison import load_results
+        if grid or sizes:
+            option = "--grid" if grid else "--sizes"
+            raise click.UsageError(f"{option}: given runs that exist, expected a store to fit to.")
+        from fer_features.experiment.comparison_folder import load_results
 
         results = [result for path in paths for result in load_results(path)]
         folder = new_folder(output, "compare")
+        shown = _faces(faces)
     else:
         task = make_task(classes, all_emotions, per_class, split, split_seed, duplicates)
         chosen = _heads(heads)
+        tried = parse_grid(grid, chosen)
         from fer_features.embedding.store import find_store
         from fer_features.experiment.comparison import compare
 
         data = task.select(find_store(paths[0] if paths else None))
         folder = output or new_folder(None, "compare")
-        results = compare(data, chosen, seeds=range(seeds), out=folder, progress=not quiet)
+        shown = _faces(faces)
+        results = compare(
+            data,
+            chosen,
+            grid=tried,
+            seeds=range(seeds),
+            sizes=sizes,
+            out=folder,
+            workers=workers,
+            progress=not quiet,
+        )
     from fer_features.report.page import write_report
 
-    click.echo(f"Report: {write_report(results, folder)}")
+    command = shlex.join(["fer-compare", *sys.argv[1:]])
+    click.echo(f"Report: {write_report(results, folder, faces=shown, command=command)}")
     return 0
+
+
+def _faces(source: Path | None) -> Any:
+    if source is None:
+        return None
+    from fer_features.faces.reading import read_faces
+
+    # A store may have left bad rows out; matched by digest, none is needed here either.
+    return read_faces(source, skip_bad=True)
 
 
 def _heads(names: str) -> dict[str, Any]:

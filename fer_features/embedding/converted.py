@@ -27,9 +27,9 @@ def converted_network(spec: BackboneSpec, folder: Path) -> Any:
     """
     if spec.quantised is not None:
         return _quantised(spec, folder)
-    version = metadata.version("openvino").split("-")[0]
-    path = folder / f"openvino-{version}-{spec.fingerprint[:16]}.xml"
-    if _is_whole(path, spec.fingerprint):
+    path = _converted_path(spec, folder)
+    facts = network_facts(path)
+    if facts is not None and facts.get("fingerprint") == spec.fingerprint:
         return import_openvino().Core().read_model(path)
     log.info("converting the network for OpenVINO, once: kept as %s", path)
     model = _convert(spec)
@@ -80,9 +80,14 @@ def quantised_path(float_fingerprint: str, folder: Path) -> Path:
     return folder / f"int8-{float_fingerprint[:16]}.xml"
 
 
-def _is_whole(path: Path, fingerprint: str) -> bool:
-    facts = network_facts(path)
-    return facts is not None and facts.get("fingerprint") == fingerprint
+def is_converted(spec: BackboneSpec, folder: Path) -> bool:
+    """Tell whether a network needs no weights any more; its content is checked when it is read."""
+    return spec.quantised is not None or _converted_path(spec, folder).with_suffix(".json").exists()
+
+
+def _converted_path(spec: BackboneSpec, folder: Path) -> Path:
+    version = metadata.version("openvino").split("-")[0]
+    return folder / f"openvino-{version}-{spec.fingerprint[:16]}.xml"
 
 
 def _quantised(spec: BackboneSpec, folder: Path) -> Any:

@@ -1,5 +1,6 @@
 """What executes the backbone: uint8 (k, 48, 48) pixels in, float32 (k, d) embeddings out."""
 
+import contextlib
 import importlib.util
 from collections.abc import Callable
 from importlib import metadata
@@ -35,8 +36,9 @@ class TensorFlowEngine:
     def __init__(self, spec: BackboneSpec, threads: int | None = None) -> None:
         tf = import_tensorflow()
         if threads is not None:
-            tf.config.threading.set_intra_op_parallelism_threads(threads)
-            tf.config.threading.set_inter_op_parallelism_threads(1)
+            with contextlib.suppress(RuntimeError):  # too late in a process that has computed
+                tf.config.threading.set_intra_op_parallelism_threads(threads)
+                tf.config.threading.set_inter_op_parallelism_threads(1)
         if tf.config.list_physical_devices("GPU"):
             # TensorFloat-32 keeps 10 bits of each factor, which is not what float32 means.
             tf.config.experimental.enable_tensor_float_32_execution(False)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from fer_features.embedding.backbone import BackboneSpec, check_weights
 from fer_features.embedding.blocks import Computing, Plan
+from fer_features.embedding.converted import is_converted
 from fer_features.embedding.engines import choose_engine, engine_versions
 from fer_features.embedding.partial import PartialStore, create_partial, locked, open_partial
 from fer_features.embedding.quantisation import quantisation_facts, quantise, quantised_spec
@@ -101,13 +102,14 @@ def extract(
         if spec.precision == "int8" and spec.quantised is None:
             spec = quantised_spec(spec, folder) or _quantise(spec, given, folder)
         target = Path(path) if path is not None else default_path(given.name, spec)
-        _check_target(target)
+        _check_target(target, repair)
         computing = Computing(spec, engine, target.parent, workers, dask)
         this = _Pass(target, computing, batch_size, progress)
         if _finished(this, given, overwrite, repair):
             log.info("%s: complete, nothing to compute", target)
             return Store(target)
-        check_weights(spec)
+        if not (engine == "openvino" and is_converted(spec, target.parent)):
+            check_weights(spec)
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target):
             # Another process may have finished it meanwhile.
@@ -308,8 +310,10 @@ def _versions(this: _Pass) -> dict[str, str]:
     return found | engine_versions(this.computing.engine)
 
 
-def _check_target(target: Path) -> None:
+def _check_target(target: Path, repair: bool) -> None:
     """Refuse, before anything is read, an output whose loss would be someone's."""
+    if repair and not target.exists():
+        raise StoreError(f"{target}: no such file, expected a store to repair. Check the path.")
     if target.is_dir():
         raise StoreError(f"{target}: a folder, expected a file name such as {target / 'faces.h5'}.")
     if target.exists():

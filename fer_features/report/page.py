@@ -14,13 +14,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fer_features.errors import RunError
 from fer_features.experiment.evaluation import Result
-from fer_features.report import summary, tables
+from fer_features.faces.dataset import FaceDataset
+from fer_features.report import data_tables, provenance, summary, tables, words
 from fer_features.report.pictures import SHOWN_GROUPS, Picture, pictures
 from fer_features.report.summary import Section
 
 
 def write_report(
-    results: Result | Sequence[Result], out: str | Path, *, title: str | None = None
+    results: Result | Sequence[Result],
+    out: str | Path,
+    *,
+    title: str | None = None,
+    faces: FaceDataset | None = None,
+    command: str | None = None,
 ) -> Path:
     """Write ``report.html``, ``report.md`` and each figure as PNG into a folder.
 
@@ -29,12 +35,17 @@ def write_report(
     results : Result or sequence of Result
         The fits to report. Those that differ in the seed alone are averaged; those tested on
         other images or classes get sections of their own; those without test scores, which a
-        comparison did not select, are only counted.
+        comparison did not select, are only counted, or make the curve over training images.
     out : path
         The folder, made if it is missing. An earlier report in it is replaced; no other file is
         touched.
     title : str, optional
         The page's heading; by default it names the heads and the data.
+    faces : FaceDataset, optional
+        Faces to show, matched by digest: some of each class, and the most confident mistakes.
+        Without it the report holds no image of a person, as a report may be passed on.
+    command : str, optional
+        The command line that made the results, shown among what is needed to repeat them.
 
     Returns
     -------
@@ -44,22 +55,22 @@ def write_report(
     Raises
     ------
     RunError
-        There is no result, or the folder cannot be written.
+        There is no result, none of the faces was tested on, or the folder cannot be written.
     """
     given = [results] if isinstance(results, Result) else list(results)
     fits = [result for result in given if "test" in result.scores]
     if not fits:
         raise RunError("report: no run with test scores, expected at least one. Name a run folder.")
-    parts = summary.sections(fits)
+    parts = summary.sections(given)
     pictured = [
-        pictures(part, f"set{i}-" if len(parts) > 1 else "") for i, part in enumerate(parts, 1)
+        pictures(part, f"set{i}-" if len(parts) > 1 else "", faces)
+        for i, part in enumerate(parts, 1)
     ]
     content: dict[str, Any] = {
         "title": title or _title(fits, parts),
-        "notices": summary.notices(fits, parts),
-        "unselected": summary.unselected(given),
-        "passes": tables.pass_note(fits),
-        "parts": [_content(*each) for each in zip(parts, pictured, strict=True)],
+        "notices": words.notices(fits, parts),
+        "passes": provenance.pass_note(fits),
+        "parts": [_content(*each, command) for each in zip(parts, pictured, strict=True)],
     }
     folder = Path(out)
     try:
@@ -75,24 +86,37 @@ def write_report(
     return folder / "report.html"
 
 
-def _content(part: Section, drawn: list[Picture]) -> dict[str, Any]:
+def _content(part: Section, drawn: list[Picture], command: str | None) -> dict[str, Any]:
     """Gather what the templates show of one section."""
     hidden = len(part.groups) - SHOWN_GROUPS
+    shown = part.ranked[:SHOWN_GROUPS]
     return {
-        "answer": summary.answer(part),
-        "caution": summary.caution(part),
-        "scores": [tables.score_table(part, split) for split in ("test", "validation")],
+        "answer": words.answer(part),
+        "selection": words.selection(part),
+        "caution": words.caution(part),
+        "scores": tables.score_table(part),
         "score_note": tables.score_note(part),
+        "pairs": tables.pairs_table(part),
+        "pairs_note": words.pairs_note(part),
+        "spreads": [tables.spread_table(part, "validation")]
+        + ([tables.spread_table(part, "test")] if part.several_seeds else []),
         "published": tables.published_table(part),
         "pictures": drawn,
         "hidden": ""
         if hidden <= 0
         else f"Figures show the {SHOWN_GROUPS} of {len(part.groups)} heads with the lowest "
         "validation log loss.",
-        "fits": tables.fits_table(part),
-        "data": tables.data_table(part),
-        "data_note": tables.data_note(part),
-        "provenance": tables.provenance_tables(part),
+        "emotion_said": words.emotion_said(part),
+        "emotions": data_tables.emotion_table([g for g in part.groups if g in shown]),
+        "emotion_note": data_tables.emotion_note(),
+        "cost": provenance.cost_table(part),
+        "cost_note": provenance.cost_note(part),
+        "fits": provenance.fits_table(part),
+        "data": data_tables.data_table(part),
+        "data_note": data_tables.data_note(part),
+        "leaks": data_tables.leak_table(part),
+        "commands": provenance.commands(part, command),
+        "provenance": provenance.provenance_tables(part),
     }
 
 
@@ -112,6 +136,7 @@ def _html(content: dict[str, Any]) -> str:
 
 def _markdown(content: dict[str, Any]) -> str:
     environment = _environment(autoescape=False, finalize=_md)
+    environment.filters["code"] = _Code
     return environment.get_template("report.md.j2").render(content)
 
 
@@ -126,9 +151,15 @@ def _environment(**options: Any) -> Environment:
     )
 
 
+class _Code(str):
+    """Text for a Markdown code block, in which nothing is escaped."""
+
+
 def _md(value: Any) -> str:
     """Escape what Markdown, or HTML inside it, would take for its own; keep it on one line."""
     flat = " ".join(str(value).split())
+    if isinstance(value, _Code):
+        return flat
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", flat)
 

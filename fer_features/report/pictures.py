@@ -2,18 +2,22 @@
 
 import base64
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from sklearn.metrics import roc_curve
+from sklearn.metrics import precision_recall_curve, roc_curve
 
 from fer_features.experiment.evaluation import Result
-from fer_features.report import figures, summary, tables
+from fer_features.experiment.scoring import calibration
+from fer_features.faces.dataset import FaceDataset
+from fer_features.report import curves, figures, summary, tables
+from fer_features.report.face_figures import Drawn, face_figures
+from fer_features.report.style import Drawing, render
 from fer_features.report.summary import Group, Section
 from fer_features.report.tables import Table
+from fer_features.report.words import interval_said, size_curve, size_said
 
 SHOWN_GROUPS = 6
 """Groups that get figures, those of the lowest validation log loss; the tables show all."""
@@ -30,7 +34,7 @@ class Picture:
     title: str
     caption: str
     alt: str
-    drawing: figures.Drawing
+    drawing: Drawing
     table: Table | None = None
 
     def uri(self, kind: str) -> str:
@@ -40,14 +44,9 @@ class Picture:
         )
 
 
-def pictures(part: Section, prefix: str) -> list[Picture]:
-    """Draw a section's figures: those of all heads, then each head's own."""
-
-    def by_validation(group: Group) -> float:
-        loss = group.mean("validation", "log_loss")
-        return np.inf if loss is None else loss
-
-    kept = sorted(part.groups, key=by_validation)[:SHOWN_GROUPS]
+def pictures(part: Section, prefix: str, faces: FaceDataset | None = None) -> list[Picture]:
+    """Draw a section's figures: those of all heads, then each head's own, then faces if given."""
+    kept = part.ranked[:SHOWN_GROUPS]
     shown = [group for group in part.groups if group in kept]
     own = [
         each._replace(stem=f"{each.stem}-{_slug(group.label, i)}") if len(shown) > 1 else each
@@ -56,59 +55,150 @@ def pictures(part: Section, prefix: str) -> list[Picture]:
     ]
     # How they learnt, then what they confuse, then their answers: like beside like.
     own.sort(key=lambda each: each.stem.startswith("confusion") + 2 * each.stem.startswith("targ"))
+    pictured = [] if faces is None else list(face_figures(part.ranked[0], part.classes, faces))
     return [
         Picture(
             file=f"{prefix}{each.stem}.png",
             title=each.title,
             caption=each.caption,
             alt=each.alt,
-            drawing=figures.render(each.figure),
+            drawing=render(each.figure),
             table=each.table,
         )
-        for each in [*_common(part, shown), *own]
+        for each in [*_common(part, shown), *own, *pictured]
     ]
 
 
-class Drawn(NamedTuple):
-    """A figure before it is rendered; `stem` is its file's name without suffix."""
-
-    stem: str
-    title: str
-    caption: str
-    alt: str
-    figure: Figure
-    table: Table | None = None
-
-
 def _common(part: Section, shown: Sequence[Group]) -> Iterator[Drawn]:
-    """Draw what sets heads beside one another: accuracy by seed, and ROC."""
+    """Draw what sets heads beside one another."""
     names = [group.label for group in shown]
     chance = part.chance[1]
-    if sum(len(group.results) for group in shown) > 1:
+    yield Drawn(
+        "accuracy",
+        "Test accuracy",
+        "The line is the 95% interval over test images around the mean, a dot one seed's fit; "
+        "dashed, always naming the most common class.",
+        "Mean test accuracy and its 95% interval, a row for each head. "
+        + "; ".join(
+            f"{group.label} {group.mean('test', 'accuracy'):.3f} "
+            f"({interval_said(group.intervals['accuracy'], '{:.3f}')})"
+            for group in shown
+        )
+        + f". Chance: {chance:.3f}.",
+        figures.accuracies(
+            names,
+            [group.values("test", "accuracy") for group in shown],
+            [group.intervals["accuracy"] for group in shown],
+            chance,
+        ),
+    )
+    if all(group.mean("test", "roc_auc") is not None for group in shown):
+        yield from _ranking(part, shown)
+    yield _calibration(part, shown)
+    yield _emotions(shown)
+    sized = [group for group in shown if len(size_curve(group)) > 1]
+    if sized:
         yield Drawn(
-            "accuracy",
-            "Test accuracy, fit by fit",
-            "A dot is one seed's fit, the bar their mean; dashed, always naming the most common "
-            "class.",
-            "Dot plot of test accuracy, a row for each head. "
-            + _means(shown, "accuracy")
-            + f" Chance: {chance:.3f}.",
-            figures.accuracies(names, [g.values("test", "accuracy") for g in shown], chance),
+            "sizes",
+            "Does more data help?",
+            " ".join(map(size_said, sized))
+            + " Nested parts of the training set, scored on validation; shaded, the range over "
+            "seeds.",
+            "Validation log loss over training images. " + " ".join(map(size_said, sized)),
+            curves.sizes(
+                [group.label for group in sized],
+                [(list(curve), list(curve.values())) for curve in map(size_curve, sized)],
+            ),
+            tables.size_table(sized),
         )
-    curves = [[_roc(result) for result in group.results] for group in shown]
-    if all(value is not None for g in shown for value in [g.mean("test", "roc_auc")]):
-        of = (
-            f"for “{part.classes[0]}”"
-            if len(part.classes) == 2
-            else "averaged over the classes, each against the rest"
+
+
+def _ranking(part: Section, shown: Sequence[Group]) -> Iterator[Drawn]:
+    """Draw ROC and precision-recall curves."""
+    of = (
+        f"for “{part.classes[0]}”"
+        if len(part.classes) == 2
+        else "averaged over the classes, each against the rest"
+    )
+    labels = {
+        score: [f"{g.label}, {short} {g.mean('test', score):.3f}" for g in shown]
+        for score, short in (("roc_auc", "AUC"), ("average_precision", "AP"))
+    }
+    yield Drawn(
+        "roc",
+        "ROC on the test images",
+        f"The rates {of}; a line is one seed's fit.",
+        "ROC curves. Area under the curve: " + _means(shown, "roc_auc"),
+        curves.roc(labels["roc_auc"], [[_mean_curve(r, _roc) for r in g.results] for g in shown]),
+    )
+    share = 1 / len(part.classes)
+    if len(part.classes) == 2:
+        share = float((part.test["target"] == part.classes[0]).mean())
+    yield Drawn(
+        "precision-recall",
+        "Precision and recall on the test images",
+        f"The two {of}; a line is one seed's fit.",
+        "Precision-recall curves. Average precision: " + _means(shown, "average_precision"),
+        curves.precision_recall(
+            labels["average_precision"],
+            [[_mean_curve(r, _precision_recall) for r in g.results] for g in shown],
+            share,
+        ),
+    )
+
+
+def _calibration(part: Section, shown: Sequence[Group]) -> Drawn:
+    """Draw whether what is said comes true as often, over the predictions of all seeds."""
+    found = []
+    for group in shown:
+        truth, probabilities = [], []
+        for result in group.results:
+            rows = summary.test_rows(result)
+            truth.append([part.classes.index(name) for name in rows["target"]])
+            probabilities.append(rows[[f"p_{name}" for name in part.classes]].to_numpy())
+        found.append(calibration(np.concatenate(truth), np.concatenate(probabilities)))
+    event = (
+        f"the probability of “{part.classes[0]}”"
+        if len(part.classes) == 2
+        else "the probability of the class that was named"
+    )
+    names = [f"{g.label}, ECE {g.mean('test', 'ece') or 0:.3f}" for g in shown]
+    return Drawn(
+        "calibration",
+        "Is a probability what it says?",
+        f"Of {event}, 10 equal-width bins, larger dots for more images; below the dotted line, "
+        "too much was said. A line pools its seeds; ECE is the mean distance to the dotted line.",
+        "Calibration curves. Expected calibration error: " + _means(shown, "ece"),
+        curves.calibration(
+            names,
+            [(each["said"], each["came"]) for each in found],
+            [each["images"] / each["images"].sum() for each in found],
+        ),
+        tables.calibration_table([group.label for group in shown], found),
+    )
+
+
+def _emotions(shown: Sequence[Group]) -> Drawn:
+    """Draw which original emotions are classified wrong."""
+    first = shown[0].emotions[0]
+    rows = [f"{name} ({first[name]['images']:,})" for name in first]
+    return Drawn(
+        "emotions",
+        "Errors by original emotion",
+        "Share of each emotion's test images (their number in brackets) that is classified wrong, "
+        "mean over the seeds, with 95% intervals over test images.",
+        "Dot plot of errors by emotion. "
+        + "; ".join(
+            f"{group.label}: " + ", ".join(f"{name} {group.errors[name][0]:.1%}" for name in first)
+            for group in shown
         )
-        yield Drawn(
-            "roc",
-            "ROC on the test images",
-            f"The rates {of}; a line is one seed's fit.",
-            "ROC curves. Area under the curve: " + _means(shown, "roc_auc"),
-            figures.roc([f"{g.label}, AUC {g.mean('test', 'roc_auc'):.3f}" for g in shown], curves),
-        )
+        + ".",
+        curves.emotions(
+            [group.label for group in shown],
+            rows,
+            [[group.errors[name] for name in first] for group in shown],
+        ),
+    )
 
 
 def _own(part: Section, group: Group) -> Iterator[Drawn]:
@@ -159,21 +249,29 @@ def _own(part: Section, group: Group) -> Iterator[Drawn]:
     )
 
 
-def _roc(result: Result) -> figures.Curve:
-    """Return false and true positive rates; of more than two classes, the mean over classes."""
+def _mean_curve(result: Result, of: Callable[[Any, Any], curves.Curve]) -> curves.Curve:
+    """Return the positive class's curve, or of more than two classes the mean of each's."""
     rows = summary.test_rows(result)
     classes = result.classes
-    if len(set(rows["target"])) < len(classes):
-        return np.array([0.0, 1.0]), np.array([0.0, 1.0])
-    curves = [
-        roc_curve(rows["target"] == name, rows[f"p_{name}"])[:2]
+    own = [
+        of(rows["target"] == name, rows[f"p_{name}"])
         for name in (classes[:1] if len(classes) == 2 else classes)
     ]
-    if len(curves) == 1:
-        return curves[0]
+    if len(own) == 1:
+        return own[0]
     grid = np.linspace(0.0, 1.0, 501)
-    mean = np.mean([np.interp(grid, *curve) for curve in curves], axis=0)
-    return np.concatenate([[0.0], grid]), np.concatenate([[0.0], mean])
+    mean = np.mean([np.interp(grid, *curve) for curve in own], axis=0)
+    return grid, mean
+
+
+def _roc(hits: Any, score: Any) -> curves.Curve:
+    false, true, _ = roc_curve(hits, score)
+    return false, true
+
+
+def _precision_recall(hits: Any, score: Any) -> curves.Curve:
+    precision, recall, _ = precision_recall_curve(hits, score)
+    return recall[::-1], precision[::-1]
 
 
 def _means(groups: Sequence[Group], score: str) -> str:

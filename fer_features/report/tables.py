@@ -177,6 +177,17 @@ def size_table(groups: Sequence[Group]) -> Table:
     return Table("Validation log loss by number of training images", columns, tuple(rows))
 
 
+def calibration_table(labels: Sequence[str], found: Sequence[dict[str, Any]]) -> Table:
+    """Tabulate the bins of calibration curves, as calibration() in scoring returns them."""
+    rows = [
+        (Cell(label), Cell(f"{said:.4f}"), Cell(f"{came:.4f}"), Cell(f"{images:,}"))
+        for label, curve in zip(labels, found, strict=True)
+        for said, came, images in zip(curve["said"], curve["came"], curve["images"], strict=True)
+    ]
+    columns = ("Head", "Mean probability said", "Share that came true", "Predictions")
+    return Table("Calibration in 10 equal-width bins, the seeds pooled", columns, tuple(rows))
+
+
 def facts(caption: str, values: dict[str, Any]) -> Table:
     """Tabulate names and values."""
     rows = []

@@ -87,7 +87,10 @@ BAD_CALLS = [
     (["fer-extract", "faces.csv", "--weights", "random", "-o", "faces.csv"], "no HDF5 file"),
     (["fer-extract", "faces.csv", "--weights", "random", "-o", "cache"], "a folder, expected"),
     (["fer-extract", "faces.csv", "--weights", "random", "-o", "cache/faces.h5"], "architecture"),
-    (["fer-extract", "faces.csv", "--weights", "random", "-o", "faces.csv/x.h5"], "embeddings there"),
+    (
+        ["fer-extract", "faces.csv", "--weights", "random", "-o", "faces.csv/x.h5"],
+        "embeddings there",
+    ),
     (["fer-extract", "faces.csv", "--verify"], "cannot be read as a store"),
     (["fer-extract"], "Missing argument 'SOURCE'"),
     (["fer-fit-head", "missing.h5"], "missing.h5: no such file, expected a store"),

@@ -12,9 +12,10 @@ from sklearn.metrics import accuracy_score
 from fer_features.errors import RunError
 from fer_features.experiment.evaluation import Result
 from fer_features.faces.dataset import EMOTIONS
-from fer_features.report.figures import DARK, darkened
+from fer_features.report.style import DARK, darkened
 from fer_features.report.page import write_report
-from fer_features.report.summary import answer, sections
+from fer_features.report.summary import sections
+from fer_features.report.words import answer
 
 SEVEN = {name: [name] for name in EMOTIONS}
 NASTY = {"<script>alert(1)</script>": ["happiness"], "a|b`$x$`\n*_[c](d)": ["anger"]}
