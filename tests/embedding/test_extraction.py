@@ -187,7 +187,14 @@ def test_a_killed_pass_resumes_and_equals_an_uninterrupted_one(
     assert not list(tmp_path.glob("faces.h5.*"))
 
 
-def test_sigterm_keeps_the_finished_part_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stop", "status", "name"),
+    [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")],
+    ids=["SIGTERM", "Ctrl-C"],
+)
+def test_a_stopped_command_keeps_the_finished_part_and_says_so(
+    tmp_path: Path, stop: signal.Signals, status: int, name: str
+) -> None:
     (tmp_path / "run.py").write_text(
         "import sys\nfrom fer_features.cli.command import Command\nimport click\n"
         "@click.command(cls=Command)\ndef main():\n"
@@ -207,10 +214,11 @@ def test_sigterm_keeps_the_finished_part_and_says_so(tmp_path: Path) -> None:
     assert process.stdout is not None
     for _ in range(4):
         process.stdout.readline()
-    process.terminate()
+    process.send_signal(stop)
     _, said = process.communicate()
-    assert process.returncode == 143
-    assert said == "Error: stopped by SIGTERM. What is finished is kept; call again.\n"
+    assert process.returncode == status
+    # click ends the terminal's ^C with a line of its own.
+    assert said.lstrip() == f"Error: stopped by {name}. What is finished is kept; call again.\n"
     partial = Store(tmp_path / "faces.h5.partial")
     assert 0 < len(partial.verify()) < 600
 
