@@ -65,7 +65,9 @@ class _Strength(click.ParamType):
     show_default=True,
     help="dense: relu layers with L2 and dropout, in Keras. logistic: the baseline.",
 )
-@click.option("--hidden", type=_Units(), metavar="N,N", help="dense: units a hidden layer. [default: 128,64]")
+@click.option(
+    "--hidden", type=_Units(), metavar="N,N", help="dense: units a hidden layer. [default: 128,64]"
+)
 @click.option("--l2", type=float, help="dense: weight of L2 on each kernel. [default: 0.001]")
 @click.option("--dropout", type=float, help="dense: after the first layer. [default: 0.5]")
 @click.option("--learning-rate", type=float, help="dense: Adam's. [default: 0.001]")

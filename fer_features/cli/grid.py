@@ -60,6 +60,8 @@ def _reader(name: str, default: Any) -> tuple[Callable[[str], Any], str]:
         return _number_or("auto", "auto"), "auto or numbers, such as auto,0.01"
     if name == "class_weight":
         return _choice({"none": None, "balanced": "balanced"}), "none or balanced"
+    if isinstance(default, bool):
+        return _choice({"true": True, "false": False}), "true or false"
     if isinstance(default, int):
         return int, "whole numbers, such as 64,128"
     return float, "numbers, such as 1e-4,1e-3"

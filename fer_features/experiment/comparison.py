@@ -75,7 +75,7 @@ def compare(
     experiment = _experiment(data, fits, ordered)
     with nullcontext() if folder is None else claimed(folder, experiment):
         total = len(fits) + len(ordered) * sum(_of_first_setting(fits, each) for each in heads)
-        with tqdm(total=total, desc="Fitting", unit=" fits", disable=not progress) as bar:
+        with tqdm(total=total, desc="Fitting", unit="fit", disable=not progress) as bar:
             results = _fit_all(fits, data, workers, bar)
             selected = _select(fits, results)
             chosen = [fit for fit in fits if selected[fit.label] == fit.setting]

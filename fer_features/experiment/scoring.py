@@ -152,27 +152,59 @@ def by_emotion(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, dict[str
     Returns
     -------
     dict of str to dict
-        For each emotion that occurs, in FER2013's order: its ``class`` and ``images``, and of
-        those alone ``right``, the share classified right, ``mistaken``, how many of them were
-        taken for each other class, ``log_loss`` and ``brier``. The ``scores`` are
-        :func:`score`'s on those images and all of the other classes': how well the emotion is
-        told from what is not its class.
+        For each emotion that occurs, in FER2013's order, its ``class`` and ``images``. Of those
+        images alone: ``accuracy`` (which is their recall), ``mistaken``, how many were taken for
+        each other class, ``log_loss``, ``brier`` and ``ece``. How well they are told from all
+        images of the other classes: ``precision``, ``f1``, ``roc_auc`` and
+        ``average_precision`` of the emotion's class on both together.
     """
+    probabilities = rows[[f"p_{name}" for name in classes]].to_numpy(dtype=np.float64)
+    truth, said = (
+        rows[column].map({name: i for i, name in enumerate(classes)}).to_numpy(dtype=np.int64)
+        for column in ("target", "predicted")
+    )
+    emotion = rows["emotion"].to_numpy()
     found = {}
-    columns = [f"p_{name}" for name in classes]
-    for emotion in (name for name in EMOTIONS if name in set(rows["emotion"])):
-        own = rows["emotion"] == emotion
-        target = str(rows.loc[own, "target"].iloc[0])
-        said = rows.loc[own, "predicted"].value_counts()
-        beside = rows[own | (rows["target"] != target)]
-        alone = score(list(rows.loc[own, "target"]), rows.loc[own, columns].to_numpy(), classes)
-        found[emotion] = {
-            "class": target,
+    for name in (each for each in EMOTIONS if each in set(emotion)):
+        own = emotion == name
+        label = int(truth[own][0])
+        beside = own | (truth != label)
+        counts = np.bincount(said[own], minlength=len(classes))
+        found[name] = {
+            "class": classes[label],
             "images": int(own.sum()),
-            "right": alone["accuracy"],
-            "mistaken": {name: int(said.get(name, 0)) for name in classes if name != target},
-            "log_loss": alone["log_loss"],
-            "brier": alone["brier"],
-            "scores": score(list(beside["target"]), beside[columns].to_numpy(), classes),
+            "mistaken": {each: int(counts[i]) for i, each in enumerate(classes) if i != label},
+            **_alone(truth[own], probabilities[own]),
+            "accuracy": float(counts[label] / own.sum()),
+            **_told_apart(own[beside], said[beside] == label, probabilities[beside, label]),
         }
     return found
+
+
+def _alone(
+    truth: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]
+) -> dict[str, float]:
+    """Compute what scikit-learn's log_loss and brier_score_loss give, far quicker for few rows."""
+    tiny = np.finfo(np.float64).eps
+    of_truth = probabilities[np.arange(len(truth)), truth]
+    errors = probabilities - np.eye(probabilities.shape[1])[truth]
+    squares = errors[:, 0] ** 2 if errors.shape[1] == 2 else (errors**2).sum(axis=1)
+    return {
+        "log_loss": float(-np.log(np.clip(of_truth, tiny, 1 - tiny)).mean()),
+        "brier": float(squares.mean()),
+        "ece": calibration(truth, probabilities)["ece"],
+    }
+
+
+def _told_apart(
+    truth: npt.NDArray[np.bool_], said: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]
+) -> dict[str, float | None]:
+    """Score one class against the rest."""
+    hits = int((truth & said).sum())
+    both = bool(truth.any() and not truth.all())
+    return {
+        "precision": hits / max(int(said.sum()), 1),
+        "f1": 2 * hits / max(int(truth.sum() + said.sum()), 1),
+        "roc_auc": float(metrics.roc_auc_score(truth, score)) if both else None,
+        "average_precision": float(metrics.average_precision_score(truth, score)) if both else None,
+    }

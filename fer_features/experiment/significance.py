@@ -60,7 +60,7 @@ class Pair:
             ahead, behind = (self.first, self.second)[:: 1 if self.difference > 0 else -1]
             return f"evidence that {ahead} is right more often than {behind}"
         if apart or unequal:
-            return "no firm evidence that they differ: interval and test disagree"
+            return "no firm evidence that they differ, as interval and test disagree"
         return "no evidence that they differ"
 
 

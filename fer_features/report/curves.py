@@ -46,13 +46,14 @@ def precision_recall(
         axes.annotate(
             "chance",
             (1.0, chance),
-            xytext=(-2, 3),
+            xytext=(-2, -4),
             textcoords="offset points",
             color=MUTED,
             ha="right",
+            va="top",
         )
         _lines(axes, names, curves)
-        axes.legend(loc="lower left")
+        figure.legend(loc="outside upper center", ncols=1)
     return figure
 
 
@@ -80,7 +81,7 @@ def calibration(
                 label=short(names[i], 34),
             )
             axes.scatter(said, came, s=8 + 160 * images, color=colour(i), alpha=0.8)
-        axes.legend(loc="upper left")
+        figure.legend(loc="outside upper center", ncols=1)
     return figure
 
 

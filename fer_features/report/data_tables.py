@@ -45,7 +45,7 @@ def data_note(section: Section) -> str:
             rows, images, unlike = (split["copies"][k] for k in ("rows", "images", "disagreeing"))
             said += (
                 f" The source has {rows:,} rows of these emotions with {images:,} distinct images; "
-                f"{unlike:,} of the images have copies of which some are labelled otherwise."
+                f"images whose copies are not all labelled as the same class: {unlike:,}."
             )
         texts.append(said)
     return " ".join(texts)
@@ -88,22 +88,19 @@ def emotion_table(groups: Sequence[Group]) -> Table:
             )
             rows.append(
                 (
-                    Cell(f"{emotion} ({fits[0]['class']})", group.label),
+                    Cell(emotion, f"{fits[0]['class']}, {group.label}"),
                     Cell(f"{fits[0]['images']:,}"),
                     Cell(f"{1 - wrong:.1%}", low_to_high),
                     Cell(*_taken_for(fits)),
-                    *(Cell(_score([fit["scores"][name] for fit in fits])) for name in _BESIDE),
-                    *(Cell(_score([fit[name] for fit in fits])) for name in ("log_loss", "brier")),
+                    *(Cell(_score([fit[name] for fit in fits])) for name in _BY_EMOTION),
                 )
             )
     columns = (
-        "Emotion (class)",
+        "Emotion",
         "Images",
-        "Right",
+        "Right (recall)",
         "Taken most for",
-        *_BESIDE.values(),
-        "Log loss ↓",
-        "Brier ↓",
+        *_BY_EMOTION.values(),
     )
     return Table("Test scores by original emotion, mean over the seeds", columns, tuple(rows))
 
@@ -111,19 +108,20 @@ def emotion_table(groups: Sequence[Group]) -> Table:
 def emotion_note() -> str:
     """Say what the columns of the table by emotion mean."""
     return (
-        "Right, log loss and Brier score are of the emotion's own images; accuracy, precision, "
-        "recall, F1, ROC AUC, average precision and ECE are of those together with all images of "
-        "the other classes, as in the table of scores."
+        "Right, log loss, Brier score and ECE are of the emotion's own images; as those are all of "
+        "one class, ECE is large wherever answers are not near certain. Precision, F1, ROC "
+        "AUC and average precision are of its class, on those images beside all images of the "
+        "other classes: how well the emotion is told from what is not its class."
     )
 
 
-_BESIDE = {
-    "accuracy": "Accuracy",
+_BY_EMOTION = {
     "precision": "Precision",
-    "recall": "Recall",
     "f1": "F1",
     "roc_auc": "ROC AUC",
     "average_precision": "Avg. precision",
+    "log_loss": "Log loss ↓",
+    "brier": "Brier ↓",
     "ece": "ECE ↓",
 }
 

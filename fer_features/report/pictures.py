@@ -271,7 +271,9 @@ def _roc(hits: Any, score: Any) -> curves.Curve:
 
 def _precision_recall(hits: Any, score: Any) -> curves.Curve:
     precision, recall, _ = precision_recall_curve(hits, score)
-    return recall[::-1], precision[::-1]
+    # Steps, as average precision sums them, and without the point that scikit-learn puts at
+    # recall 0: a line between two points would show scores that no threshold reaches.
+    return np.repeat(recall[::-1], 2)[1:-1], np.repeat(precision[::-1][1:], 2)
 
 
 def _means(groups: Sequence[Group], score: str) -> str:

@@ -109,8 +109,8 @@ def cost_note(section: Section) -> str:
         f"Computed, not measured: with the backbone over training and validation images in every "
         f"epoch, as the original experiment had it, these {len(results):,} fits would take "
         f"{_duration(computed)} at the pass's measured {rate:,.1f} images a second (logistic "
-        f"heads: one pass a fit). Pass and fits together took {_duration(once + fitted)}: "
-        f"{times:,.0f} times less."
+        f"heads: one pass a fit). The seconds of pass and fits add up to "
+        f"{_duration(once + fitted)}: {times:,.0f} times less."
     )
 
 
@@ -159,7 +159,16 @@ def provenance_tables(section: Section) -> list[Table]:
 _KEPT = {"resumed": "kept from a pass that was stopped", "reused": "taken from an older store"}
 
 _OPTIONS = {
-    "dense": ("hidden", "l2", "dropout", "learning_rate", "batch_size", "epochs", "patience"),
+    "dense": (
+        "hidden",
+        "l2",
+        "dropout",
+        "learning_rate",
+        "batch_size",
+        "epochs",
+        "patience",
+        "standardize",
+    ),
     "logistic": ("C",),
 }
 """The parameters that fer-fit-head has options for."""
@@ -217,7 +226,10 @@ def _head_options(result: Result) -> str | None:
     other = {k: v for k, v in result.params.items() if usual.get(k) != v}
     if not set(other) <= set(_OPTIONS[result.head]):
         return None
-    return "".join(f" --{k.replace('_', '-')} {value_said(v)}" for k, v in other.items())
+    return "".join(
+        f" --{name.replace('_', '-')}" + ("" if value is True else f" {value_said(value)}")
+        for name, value in other.items()
+    )
 
 
 def _task_options(result: Result) -> str:

@@ -119,6 +119,13 @@ def pairs_table(section: Section) -> Table | None:
 
 def score_note(section: Section) -> str:
     """Say what the columns of the score tables mean."""
+    return (
+        f"{_columns_said(section)} Resampling adds noise to every bin, so the interval of the ECE "
+        "lies somewhat too high."
+    )
+
+
+def _columns_said(section: Section) -> str:
     if len(section.classes) == 2:
         return (
             f"Precision, recall, F1, ROC AUC and average precision are those of "

@@ -59,10 +59,11 @@ def selection(section: Section) -> str:
     fits = len(tested) + len(section.unselected)
     each = ", ".join(f"{head} {n}" for head, n in counts.items())
     left = sum(counts.values()) - len(section.groups)
+    others = "one" if left == 1 else str(left)
     return (
         f"{sum(counts.values())} settings were tried ({each}; {fits} fits in all). Each head's was "
-        f"selected by its mean validation log loss; the other {left} "
-        f"({len(section.unselected)} fits) never saw the test images. Chosen among several, the "
+        f"selected by its mean validation log loss; the other {others} "
+        f"({len(section.unselected)} fits) never met the test images. Chosen among several, the "
         "validation scores of the selected ones are a little too good; the test scores are not."
     )
 

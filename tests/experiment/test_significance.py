@@ -144,8 +144,8 @@ def test_mcnemar_and_holm_give_textbook_values():
     [
         ((0.01, 0.03), 0.001, "evidence that x is right more often than y"),
         ((-0.01, 0.03), 0.2, "no evidence that they differ"),
-        ((0.01, 0.03), 0.2, "no firm evidence that they differ: interval and test disagree"),
-        ((-0.01, 0.03), 0.01, "no firm evidence that they differ: interval and test disagree"),
+        ((0.01, 0.03), 0.2, "no firm evidence that they differ, as interval and test disagree"),
+        ((-0.01, 0.03), 0.01, "no firm evidence that they differ, as interval and test disagree"),
     ],
 )
 def test_words_follow_the_interval_and_the_test(bounds, p, words):

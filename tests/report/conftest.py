@@ -12,9 +12,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.neural_network import MLPClassifier
 
+from fer_features.experiment.comparison import compare
 from fer_features.experiment.evaluation import Result, evaluate
 from fer_features.experiment.task import Data, Split, Task
-from fer_features.faces.dataset import EMOTIONS
+from fer_features.faces.dataset import EMOTIONS, FaceDataset
+from fer_features.faces.sample import draw_faces
 
 Fits = Callable[..., list[Result]]
 
@@ -102,7 +104,7 @@ def task_data(task: Task, weights: str, architecture: str, drawn: int) -> Data:
         "name": "drawn-5eed5eed.h5",
         "fingerprint": "5eed" * 16,
         "backbone": {"architecture": architecture, "weights": weights},
-        "dataset": {"name": "drawn", "kind": "arrays", "rows": 600},
+        "dataset": {"name": "drawn", "kind": "arrays", "rows": 600, "sha256": "5eed"},
         "provenance": {"images": 590, "seconds": 12.5, "images_per_second": 47.2},
     }
     return Data(
@@ -132,3 +134,31 @@ def fits() -> Fits:
 @pytest.fixture(scope="session")
 def heads() -> dict[str, type]:
     return {"dense": Dense, "logistic": Logistic}
+
+
+@pytest.fixture(scope="session")
+def compared() -> Callable[..., list[Result]]:
+    """Return a function that compares both heads: two settings, two seeds, parts of training."""
+
+    def run(classes: dict[str, Sequence[str]] | None = None) -> list[Result]:
+        chosen = {} if classes is None else {"classes": classes}
+        data = task_data(Task(**chosen, per_class="all"), "random:0@keras-3.15.1", "tiny", 0)
+        named = {"dense": Dense(), "logistic": Logistic()}
+        grid = {"dense": {"l2": [1e-3, 1.0]}}
+        return compare(data, named, grid=grid, seeds=range(2), sizes=[60, 120])
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def faces() -> Callable[[Result], FaceDataset]:
+    """Return a function that draws a face for each test image of a result."""
+
+    def draw(result: Result) -> FaceDataset:
+        rows = result.predictions[result.predictions["split"] == "test"]
+        drawn = draw_faces(len(rows))
+        digest = np.array([list(bytes.fromhex(each)) for each in rows["digest"]], dtype=np.uint8)
+        object.__setattr__(drawn, "digest", digest)
+        return drawn
+
+    return draw

@@ -2,18 +2,21 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score
 
 from fer_features.errors import RunError
 from fer_features.experiment.evaluation import Result
-from fer_features.faces.dataset import EMOTIONS
-from fer_features.report.style import DARK, darkened
+from fer_features.faces.dataset import EMOTIONS, FaceDataset
+from fer_features.faces.sample import draw_faces
 from fer_features.report.page import write_report
+from fer_features.report.style import DARK, darkened
 from fer_features.report.summary import sections
 from fer_features.report.words import answer
 
@@ -48,27 +51,39 @@ def two(fits) -> list[Result]:
     return fits()
 
 
-def test_the_answer_names_the_best_head_and_by_how_much(two, tmp_path):
-    page = Page(write_report(two, tmp_path))
+@pytest.fixture(scope="module")
+def report(two, tmp_path_factory) -> Path:
+    """The page on both heads."""
+    return write_report(two, tmp_path_factory.mktemp("report"))
+
+
+def test_the_answer_is_of_the_head_that_validation_chose(two, report):
+    page = Page(report)
     rows = [result.predictions[result.predictions["split"] == "test"] for result in two]
     accuracy = [accuracy_score(table["target"], table["predicted"]) for table in rows]
     means = {"dense": (accuracy[0] + accuracy[1]) / 2, "logistic": accuracy[2]}
-    best, other = sorted(means, key=means.__getitem__, reverse=True)
+    losses = [result.scores["validation"]["log_loss"] for result in two]
+    loss = {"dense": (losses[0] + losses[1]) / 2, "logistic": losses[2]}
+    best, other = sorted(loss, key=loss.__getitem__)
     shown = {name: round(100 * mean, 1) for name, mean in means.items()}
     lead = shown[best] - shown[other]
     chance = rows[0]["target"].value_counts(normalize=True).max()
-    assert lead > 0
     said = answer(sections(two)[0])
     assert said in page.text
-    assert said.startswith(f"The {best} head did best: it classified {shown[best]:.1f}% of the 12")
-    assert f"{lead:.1f} percentage points more than {other} ({means[other]:.1%})" in said
+    assert said.startswith(
+        f"The {best} head, the best by validation log loss, classified {shown[best]:.1f}% of the "
+        "120 test images correctly ("
+    )
+    verb = "more" if lead > 0 else "less"
+    assert f"{abs(lead):.1f} percentage points {verb} than {other} ({means[other]:.1%}): " in said
+    assert "evidence that" in said
     assert f"would be right {chance:.1%} of the time" in said
     assert said.count(". ") == 1
 
 
-def test_the_report_holds_every_score(two, tmp_path):
-    page = Page(write_report(two, tmp_path))
-    markdown = (tmp_path / "report.md").read_text()
+def test_the_report_holds_every_score(two, report):
+    page = Page(report)
+    markdown = report.with_name("report.md").read_text()
     logistic = two[2].scores
     for split in ("validation", "test"):
         for name, value in logistic[split].items():
@@ -81,8 +96,8 @@ def test_the_report_holds_every_score(two, tmp_path):
     assert f"{mean:.4f}" in page.text
 
 
-def test_the_page_loads_nothing_and_every_figure_is_described(two, tmp_path):
-    page = Page(write_report(two, tmp_path))
+def test_the_page_loads_nothing_and_every_figure_is_described(report):
+    page = Page(report)
     addresses = [
         value
         for tag, attributes in page.elements
@@ -93,29 +108,28 @@ def test_the_page_loads_nothing_and_every_figure_is_described(two, tmp_path):
     assert all(address.startswith("data:") for address in addresses)
     assert {tag for tag, _ in page.elements}.isdisjoint({"script", "iframe", "object", "embed"})
     images = [attributes for tag, attributes in page.elements if tag == "img"]
-    assert len(images) == 8
+    assert len(images) == 11
     assert all(len(image["alt"]) > 20 for image in images)
-    assert len({image["src"] for image in images}) == 8
-    assert sum(tag == "source" for tag, _ in page.elements) == 8
+    assert len({image["src"] for image in images}) == 11
+    assert sum(tag == "source" for tag, _ in page.elements) == 11
 
 
-def test_figures_lie_beside_the_page_and_markdown_shows_them(two, tmp_path):
-    write_report(two, tmp_path)
-    linked = re.findall(r"!\[[^]]+\]\(([^)]+)\)", (tmp_path / "report.md").read_text())
-    assert sorted(linked) == sorted(path.name for path in tmp_path.glob("*.png"))
+def test_figures_lie_beside_the_page_and_markdown_shows_them(report):
+    folder = report.parent
+    linked = re.findall(r"!\[[^]]+\]\(([^)]+)\)", (folder / "report.md").read_text())
+    assert sorted(linked) == sorted(path.name for path in folder.glob("*.png"))
     assert sorted(linked) == [
-        "accuracy.png", "confusion-dense.png", "confusion-logistic.png",
-        "learning-curve-dense.png", "regularisation-logistic.png", "roc.png",
-        "targets-dense.png", "targets-logistic.png",
+        "accuracy.png", "calibration.png", "confusion-dense.png", "confusion-logistic.png",
+        "emotions.png", "learning-curve-dense.png", "precision-recall.png",
+        "regularisation-logistic.png", "roc.png", "targets-dense.png", "targets-logistic.png",
     ]  # fmt: skip
     for name in linked:
-        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_report_is_the_same_bytes_again_and_from_saved_runs(two, tmp_path):
+def test_a_report_is_the_same_bytes_again_and_from_saved_runs(two, report, tmp_path):
     folders = [result.save(tmp_path / str(i)) for i, result in enumerate(two)]
-    first = write_report(two, tmp_path / "first")
-    write_report(two, tmp_path / "first")
+    first = report
     second = write_report([Result.load(folder) for folder in folders], tmp_path / "second")
     names = sorted(path.name for path in first.parent.iterdir())
     assert names == sorted(path.name for path in second.parent.iterdir())
@@ -140,15 +154,18 @@ def test_any_number_and_names_of_classes_work(fits, heads, classes, tmp_path):
         assert " ".join(name.split()) in page.text
     assert "0.7944" not in page.text
     markdown = (tmp_path / "report.md").read_text()
-    assert "<script>" not in markdown
     for line in markdown.splitlines():
+        if not line.startswith("    "):  # a code block shows what it holds as it is
+            assert "<script>" not in line
         if line.startswith("|"):  # as many cells as its table's rule: no name broke out
             assert len(re.findall(r"(?<!\\)\|", line)) > 2
             assert line.endswith("|")
 
 
-def test_published_figures_stand_in_their_own_table_for_the_seeds_task_only(two, fits, tmp_path):
-    page = Page(write_report(two, tmp_path / "two"))
+def test_published_figures_stand_in_their_own_table_for_the_seeds_task_only(
+    report, fits, heads, tmp_path
+):
+    page = Page(report)
     published = (
         "Published by the original experiment: validation set, ImageNet weights, not measured here"
     )
@@ -157,11 +174,11 @@ def test_published_figures_stand_in_their_own_table_for_the_seeds_task_only(two,
     for figure in ("0.7944", "0.8065", "0.7747", "0.7903", "1,384", "316", "383", "1,317"):
         assert figure in after
     swapped = {"negative": ["anger", "fear", "sadness"], "positive": ["happiness"]}
-    other = Page(write_report(fits(swapped), tmp_path / "swapped"))
+    other = Page(write_report(fits(swapped, heads=[heads["logistic"]()]), tmp_path / "swapped"))
     assert "0.7944" not in other.text
 
 
-def test_random_and_tiny_backbones_are_announced_on_top(two, fits, tmp_path):
+def test_random_and_tiny_backbones_are_announced_on_top(report, fits, tmp_path):
     untrained = fits(weights="random:0@keras-3.15.1", architecture="tiny")
     page = Page(write_report(untrained, tmp_path / "random"))
     before_answer = page.text.split("The ")[0] + page.text.split("classified")[0]
@@ -169,7 +186,7 @@ def test_random_and_tiny_backbones_are_announced_on_top(two, fits, tmp_path):
     assert "not an ImageNet result" in before_answer
     assert "Tiny backbone: " in before_answer
     assert "Random weights" in (tmp_path / "random" / "report.md").read_text().split("##")[0]
-    assert "Random weights" not in Page(write_report(two, tmp_path / "trained")).text
+    assert "Random weights" not in Page(report).text
 
 
 def test_runs_of_other_test_images_are_not_compared(two, fits, heads, tmp_path):
@@ -207,14 +224,15 @@ def test_a_fit_given_twice_counts_once(two):
 def test_heads_level_at_the_shown_digit_are_called_level(two):
     twin = Result(**{**vars(two[2]), "head": "other"})
     said = answer(sections([two[2], twin])[0])
-    assert said.startswith("The heads logistic and other are level: each classified")
+    assert "as many as" in said
+    assert "no evidence that they differ" in said
 
 
 def test_text_of_a_store_cannot_become_markup(two, tmp_path):
     store = {**two[0].store, "name": "<img src=x onerror=alert(1)>.h5"}
     store["dataset"] = {"name": "<b>faces</b>"}
     page = Page(write_report(Result(**{**vars(two[0]), "store": store}), tmp_path))
-    assert sum(tag == "img" for tag, _ in page.elements) == 4
+    assert sum(tag == "img" for tag, _ in page.elements) == 8
     assert "b" not in {tag for tag, _ in page.elements}
     assert "<b>faces</b>" in page.text
 
@@ -229,10 +247,55 @@ def test_settings_that_were_not_selected_are_counted_and_not_shown(two, tmp_path
     other = {"params": {"l2": 9.0}, "scores": {"validation": two[0].scores["validation"]}}
     dropped = [Result(**{**vars(result), **other}) for result in two[:2]]
     page = Page(write_report([*two, *dropped], tmp_path))
-    assert "Of 3 settings that were tried, 1 (2 fits) were not selected" in page.text
+    assert "3 settings were tried (dense 2, logistic 1; 5 fits in all)." in page.text
+    assert "the other one (2 fits) never met the test images" in page.text
     assert "l2=9" not in page.text
     with pytest.raises(RunError, match="no run with test scores"):
         write_report(dropped, tmp_path / "none")
+
+
+def test_faces_are_shown_only_when_given_and_are_found_by_digest(two, report, faces, tmp_path):
+    given = faces(two[0])
+    order = np.random.default_rng(0).permutation(len(given))
+    shuffled = replace_rows(given, order)
+    with_faces = write_report(two[0], tmp_path / "with", faces=given)
+    again = write_report(two[0], tmp_path / "again", faces=shuffled)
+    assert "Most confident mistakes" in Page(with_faces).text
+    assert "Most confident mistakes" not in Page(report).text
+    assert not list(report.parent.glob("*faces*"))
+    for name in ("faces.png", "mistakes.png"):
+        assert (with_faces.parent / name).read_bytes() == (again.parent / name).read_bytes()
+    with pytest.raises(RunError, match="none of the test images"):
+        write_report(two, tmp_path / "strange", faces=draw_faces(40, seed=9))
+    assert not (tmp_path / "strange").exists()
+
+
+def replace_rows(faces: FaceDataset, order: Any) -> FaceDataset:
+    parts = {name: getattr(faces, name)[order] for name in ("pixels", "emotion", "usage", "source")}
+    shuffled = replace(faces, **parts)
+    object.__setattr__(shuffled, "digest", faces.digest[order])
+    return shuffled
+
+
+def test_the_commands_to_repeat_it_are_the_users_and_one_a_head(two, tmp_path):
+    page = Page(write_report(two, tmp_path, command="fer-compare --seeds '2 <b>'"))
+    assert "fer-extract SOURCE -o drawn-5eed5eed.h5 --weights imagenet" in page.text
+    assert "fer-compare --seeds '2 <b>'" in page.text
+    assert (
+        "fer-fit-head drawn-5eed5eed.h5 --head logistic --per-class all --split random "
+        "--split-seed 42 --duplicates drop --seed 0"
+    ) in page.text
+    assert "    fer-compare --seeds '2 <b>'\n" in (tmp_path / "report.md").read_text()
+
+
+def test_leaked_test_images_get_a_table_with_and_without_them(two, report, tmp_path):
+    assert "with and without" not in Page(report).text
+    scores = {**two[2].scores["test"], "accuracy": 0.1234, "confusion": [[50, 20], [20, 10]]}
+    leaky = Result(**{**vars(two[2]), "scores": {**two[2].scores, "unleaked": scores}})
+    page = Page(write_report(leaky, tmp_path / "leaky"))
+    after = page.text.split("with and without the images that also occur")[1][:300]
+    assert "logistic 100" in after
+    assert f"{two[2].scores['test']['accuracy']:.4f} 0.1234" in after
 
 
 def test_no_runs_or_an_unwritable_folder_is_a_run_error(two, tmp_path):
