@@ -161,7 +161,12 @@ class _Source:
     def faces(self) -> FaceDataset:
         if self.read is None:
             with tqdm(
-                desc="Reading", unit="", unit_scale=True, delay=1, leave=False, disable=not self.progress
+                desc="Reading",
+                unit="",
+                unit_scale=True,
+                delay=1,
+                leave=False,
+                disable=not self.progress,
             ) as bar:
 
                 def show(done: int, total: int) -> None:
