@@ -1,5 +1,7 @@
 """``fer-fit-head``: one head on the embeddings of a store."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +139,7 @@ def main(
     data = task.select(find_store(store))
     result = fit_and_evaluate(HEADS[head](**given, seed=seed), data, progress=not quiet)
     result.save(folder)
-    report = write_report(result, folder)
+    report = write_report(result, folder, command=shlex.join(["fer-fit-head", *sys.argv[1:]]))
     click.echo(_table(result))
     click.echo(f"Report: {report}")
     return 0
@@ -146,7 +148,8 @@ def main(
 def _table(result: Any) -> str:
     names = ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss")
     lines = [f"{'':10}" + "".join(f"{name:>10}" for name in names)]
-    for split, scores in result.scores.items():
+    for split in ("validation", "test"):
+        scores = result.scores[split]
         lines.append(f"{split:10}" + "".join(f"{scores[name]:10.4f}" for name in names))
     return "\n".join(lines)
 

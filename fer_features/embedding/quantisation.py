@@ -69,10 +69,11 @@ def quantise(spec: BackboneSpec, faces: FaceDataset, folder: Path) -> BackboneSp
         quantised = nncf.quantize(
             network, nncf.Dataset(np.array_split(calibration, -(-len(calibration) // 10)))
         )
+    cosine = compare_embeddings(_run(network, held_out), _run(quantised, held_out))
     facts = {
         "fingerprint": _float32(spec).fingerprint,
         "calibration": {"source": faces.name, "sha256": faces.sha256, "images": len(calibration)},
-        "cosine": compare_embeddings(_run(network, held_out), _run(quantised, held_out)),
+        "cosine": {**cosine, "warns": cosine["centred"]["median"] < CLOSE},
     }
     sha256 = write_network(quantised, quantised_path(_float32(spec).fingerprint, folder), facts)
     return spec.with_precision("int8", sha256)
@@ -82,7 +83,7 @@ def quantisation_facts(spec: BackboneSpec, folder: Path) -> dict[str, Any]:
     """Return what provenance says of a quantised network; warn when it is far from float32."""
     facts = network_facts(quantised_path(_float32(spec).fingerprint, folder)) or {}
     cosine = facts.get("cosine")
-    if cosine and cosine["centred"]["median"] < CLOSE:
+    if cosine and cosine["warns"]:
         log.warning(
             "int8: the embeddings differ from float32 ones: centred cosine %.3f in the median of "
             "%d images, expected at least %.2f. Judge by the heads' scores, or use float32.",

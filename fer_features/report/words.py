@@ -86,6 +86,14 @@ def notices(results: Sequence[Result], parts: Sequence[Section]) -> list[str]:
             f"Tiny backbone{which}: the three-layer network that tests run on, "
             "not InceptionResNetV2."
         )
+    cosines = [result.store.get("provenance", {}).get("cosine") or {} for result in results]
+    far = [each["centred"]["median"] for each in cosines if each.get("warns")]
+    if far:
+        which = "" if len(far) == len(results) else f" in {len(far)} of {len(results)} fits"
+        found.append(
+            f"int8 embeddings{which} differ from float32 ones: centred cosine {min(far):.3f} in "
+            "the median. Compare with heads on float32 before trusting a difference."
+        )
     if len(parts) > 1:
         found.append(
             f"Not comparable like for like: these runs have {len(parts)} different sets of test "

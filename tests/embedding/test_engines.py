@@ -102,7 +102,7 @@ def test_int8_is_calibrated_once_and_part_of_the_fingerprint(
     sha256 = json.loads(path.with_suffix(".json").read_text())["sha256"]
     assert store.backbone == {**TINY.identity, "precision": "int8", "quantised": sha256}
     cosine = store.provenance["cosine"]
-    assert set(cosine) == {"images", "plain", "centred"}
+    assert set(cosine) == {"images", "plain", "centred", "warns"}
     assert -1 <= cosine["centred"]["min"] <= cosine["centred"]["median"] <= 1
     assert cosine["plain"]["median"] >= 0.9
 

@@ -178,6 +178,15 @@ def test_published_figures_stand_in_their_own_table_for_the_seeds_task_only(
     assert "0.7944" not in other.text
 
 
+def test_int8_embeddings_far_from_float32_are_announced_on_top(fits, heads, tmp_path):
+    [result] = fits(heads=[heads["logistic"]()])
+    cosine = {"centred": {"min": 0.5, "median": 0.871}, "warns": True}
+    store = result.store | {"provenance": result.store["provenance"] | {"cosine": cosine}}
+    page = Page(write_report(replace(result, store=store), tmp_path / "far"))
+    assert "int8 embeddings differ from float32 ones: centred cosine 0.871" in page.text
+    assert "int8 embeddings" not in Page(write_report(result, tmp_path / "near")).text
+
+
 def test_random_and_tiny_backbones_are_announced_on_top(report, fits, tmp_path):
     untrained = fits(weights="random:0@keras-3.15.1", architecture="tiny")
     page = Page(write_report(untrained, tmp_path / "random"))
