@@ -30,7 +30,7 @@ class Command(click.Command):
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         signal.signal(signal.SIGTERM, _terminate)
-        debug = "--debug" in sys.argv
+        debug = "--debug" in (kwargs.get("args") or sys.argv)
         try:
             status = super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.ClickException as error:

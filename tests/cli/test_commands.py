@@ -9,7 +9,7 @@ from pathlib import Path
 
 import h5py
 import pytest
-from support import TINY, command, noise_faces, write_csv
+from support import TINY, called, command, noise_faces, write_csv
 
 from fer_features import Store, extract
 
@@ -64,7 +64,7 @@ def test_help_is_quick_and_needs_no_tensorflow(name: str, tmp_path: Path) -> Non
 def test_the_version_is_the_packages(name: str, tmp_path: Path) -> None:
     from fer_features import __version__
 
-    assert __version__ in command(name, "--version", cwd=tmp_path).stdout
+    assert __version__ in called(name, "--version", cwd=tmp_path).stdout
 
 
 def test_every_option_is_documented() -> None:
@@ -120,7 +120,7 @@ def test_bad_input_is_one_line_and_nothing_changes(
     home: Path, call: list[str], message: str
 ) -> None:
     before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
-    said = command(call[0], *call[1:], cwd=home)
+    said = called(call[0], *call[1:], cwd=home)
     assert message in only_error(said)
     assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
     assert re.search(r"[.?]( See \S+ --help\.)?$", said.stderr.strip())
@@ -143,7 +143,7 @@ def test_bad_input_is_refused_without_importing_tensorflow(home: Path) -> None:
 
 
 def test_debug_shows_the_traceback(home: Path) -> None:
-    said = command("fer-extract", "missing.csv", "--debug", cwd=home)
+    said = called("fer-extract", "missing.csv", "--debug", cwd=home)
     assert "Traceback" in said.stderr
     assert said.returncode == 2
 
@@ -156,18 +156,18 @@ def test_an_unlabelled_source_is_extracted_and_refused_by_a_fit(tmp_path: Path) 
     (tmp_path / "test.csv").write_text(pixels + "\n")
     store = extract(tmp_path / "test.csv", tmp_path / "test.h5", backbone=TINY)
     assert (store.emotion == -1).all()
-    error = only_error(command("fer-fit-head", "test.h5", cwd=tmp_path))
+    error = only_error(called("fer-fit-head", "test.h5", cwd=tmp_path))
     assert "emotion" in error
 
 
 def test_verify_tells_an_intact_store_from_a_damaged_one(home: Path, tmp_path: Path) -> None:
     path = tmp_path / "faces.h5"
     path.write_bytes((home / "cache" / "faces.h5").read_bytes())
-    said = command("fer-extract", path, "--verify", cwd=tmp_path)
+    said = called("fer-extract", path, "--verify", cwd=tmp_path)
     assert (said.returncode, said.stdout) == (0, f"{path}: 600 rows intact\n")
     with h5py.File(path, "r+") as file:
         file["embeddings"][17, 0] += 1
-    said = command("fer-extract", path, "--verify", cwd=tmp_path)
+    said = called("fer-extract", path, "--verify", cwd=tmp_path)
     assert said.returncode == 1
     assert "row 17 is damaged (source: 18)" in said.stderr
 

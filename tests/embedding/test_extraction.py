@@ -196,7 +196,9 @@ def test_a_stopped_command_keeps_the_finished_part_and_says_so(
     tmp_path: Path, stop: signal.Signals, status: int, name: str
 ) -> None:
     (tmp_path / "run.py").write_text(
-        "import sys\nfrom fer_features.cli.command import Command\nimport click\n"
+        "import signal, sys\nfrom fer_features.cli.command import Command\nimport click\n"
+        # A shell starts what runs in the background with Ctrl-C ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "@click.command(cls=Command)\ndef main():\n"
         + "    "
         + PASS.format(
