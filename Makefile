@@ -38,7 +38,7 @@ demo: $(VENV)/.installed
 	fi && set -x && \
 	"$$bin"/fer-fit-head $$store --per-class min $$fit && \
 	"$$bin"/fer-compare $$store --per-class min $$compare
-	@echo 'All of it lies in the folder $(DEMO).'
+	@echo 'The reports: $(DEMO)/runs/*/report.html'
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m 'not slow'
