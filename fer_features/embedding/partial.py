@@ -25,6 +25,7 @@ from fer_features.embedding.store import (
     Rows,
     check_layout,
     checksums,
+    naming_damage,
     opened,
     read_json,
     read_text,
@@ -137,8 +138,10 @@ def open_partial(path: Path) -> Iterator[PartialStore]:
         When it is none, or damaged in its structure.
     """
     with opened(path, "r+") as file:
-        check_layout(file, path)
-        yield PartialStore(file, path)
+        with naming_damage(path):
+            check_layout(file, path)
+            partial = PartialStore(file, path)
+        yield partial
 
 
 @contextmanager

@@ -81,9 +81,11 @@ def quantise(spec: BackboneSpec, faces: FaceDataset, folder: Path) -> BackboneSp
 
 def quantisation_facts(spec: BackboneSpec, folder: Path) -> dict[str, Any]:
     """Return what provenance says of a quantised network; warn when it is far from float32."""
+    if spec.quantised is None:
+        return {}
     facts = network_facts(quantised_path(_float32(spec).fingerprint, folder)) or {}
     cosine = facts.get("cosine")
-    if cosine and cosine["warns"]:
+    if cosine and cosine.get("warns"):
         log.warning(
             "int8: the embeddings differ from float32 ones: centred cosine %.3f in the median of "
             "%d images, expected at least %.2f. Judge by the heads' scores, or use float32.",

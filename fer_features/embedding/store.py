@@ -60,7 +60,7 @@ class Store:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        with opened(self.path, "r") as file:
+        with opened(self.path, "r") as file, naming_damage(self.path):
             check_layout(file, self.path)
             self.backbone: dict[str, Any] = read_json(file, "backbone", self.path)
             self.dataset: dict[str, Any] = read_json(file, "dataset", self.path)
@@ -98,7 +98,7 @@ class Store:
             When a row's checksum does not match what was read; the message names the rows.
         """
         wanted = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64)
-        with opened(self.path, "r") as file:
+        with opened(self.path, "r") as file, naming_damage(self.path):
             values = read_rows(file["embeddings"], wanted)
         damaged = sorted(set(wanted[self._damaged(values, wanted)].tolist()))
         if damaged:
@@ -111,7 +111,7 @@ class Store:
     def verify(self) -> list[int]:
         """Return the rows, counted from 0, of which any bit differs from what was written."""
         damaged: list[int] = []
-        with opened(self.path, "r") as file:
+        with opened(self.path, "r") as file, naming_damage(self.path):
             for start, slab in slabs(file["embeddings"]):
                 rows = np.arange(start, start + len(slab))
                 damaged += rows[self._damaged(slab, rows)].tolist()
@@ -193,9 +193,17 @@ def opened(path: Path, mode: str) -> Iterator[h5py.File]:
         raise StoreError(f"{path}: no such file, expected a store. Make it with fer-extract.")
     if path.is_dir():
         raise StoreError(f"{path}: a folder, expected a store (an HDF5 file).")
+    with naming_damage(path):
+        file = h5py.File(path, mode)
+    with file:
+        yield file
+
+
+@contextmanager
+def naming_damage(path: Path) -> Iterator[None]:
+    """Turn what HDF5 says while it reads a file into one line that names the file."""
     try:
-        with h5py.File(path, mode) as file:
-            yield file
+        yield
     except (OSError, RuntimeError, KeyError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the system's word (disk full, no permission), not HDF5's

@@ -106,6 +106,9 @@ def test_int8_is_calibrated_once_and_part_of_the_fingerprint(
     assert -1 <= cosine["centred"]["min"] <= cosine["centred"]["median"] <= 1
     assert cosine["plain"]["median"] >= 0.9
 
+    beside = extract(faces, tmp_path / "float32.h5", backbone=TINY)
+    assert "cosine" not in beside.provenance
+
     caplog.clear()
     grown = noise_faces(80)
     with caplog.at_level("INFO"):

@@ -279,6 +279,17 @@ def test_outputs_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "precious"
 
 
+def test_a_failing_engine_is_not_taken_for_a_damaged_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(engine: Engine, pixels: np.ndarray) -> np.ndarray:
+        raise RuntimeError("the engine's own words")
+
+    monkeypatch.setattr(blocks, "embed", failing)
+    with pytest.raises(RuntimeError, match="the engine's own words"):
+        extract(noise_faces(10), tmp_path / "faces.h5", backbone=TINY)
+
+
 def test_a_source_without_faces_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no faces"):
         extract(noise_faces(0, copies=False), tmp_path / "faces.h5", backbone=TINY)
