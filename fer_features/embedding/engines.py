@@ -69,6 +69,8 @@ class OpenVINOEngine:
         config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
         if threads is not None:
             config["INFERENCE_NUM_THREADS"] = threads
+            # Pinned, the engines of several workers would all take the first processors.
+            config["ENABLE_CPU_PINNING"] = False
         network = converted_network(spec, folder)
         self._embed = import_openvino().Core().compile_model(network, "CPU", config)
 
