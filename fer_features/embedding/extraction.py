@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from fer_features.embedding.backbone import BackboneSpec, check_weights
 from fer_features.embedding.blocks import Computing, Plan
-from fer_features.embedding.converted import is_converted
+from fer_features.embedding.converted import is_converted, quantised_path
 from fer_features.embedding.engines import choose_engine, engine_versions
 from fer_features.embedding.partial import PartialStore, create_partial, locked, open_partial
 from fer_features.embedding.quantisation import quantisation_facts, quantise, quantised_spec
@@ -186,7 +186,7 @@ def _quantise(spec: BackboneSpec, given: _Source, folder: Path) -> BackboneSpec:
     check_weights(spec)
     faces = given.faces()
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / f"int8-{spec.with_precision('float32').fingerprint[:16]}"):
+    with locked(quantised_path(spec.with_precision("float32").fingerprint, folder)):
         return quantised_spec(spec, folder) or quantise(spec, faces, folder)
 
 
