@@ -122,7 +122,7 @@ def main(
     folders of runs or comparisons that exist, report on those; that needs no TensorFlow.
     """
     show_messages(quiet)
-    from fer_features.experiment.run_folder import new_folder
+    from fer_features.experiment.run_folder import check_free, next_folder
 
     if len(paths) > 1 or (paths and paths[0].is_dir()):
         if grid or sizes:
@@ -131,7 +131,8 @@ def main(
         from fer_features.experiment.comparison_folder import load_results
 
         results = [result for path in paths for result in load_results(path)]
-        folder = new_folder(output, "compare")
+        folder = output or next_folder("compare")
+        check_free(folder)
         shown = _faces(faces)
     else:
         task = make_task(classes, all_emotions, per_class, split, split_seed, duplicates)
@@ -141,8 +142,8 @@ def main(
         from fer_features.experiment.comparison import compare
 
         data = task.select(find_store(paths[0] if paths else None))
-        folder = output or new_folder(None, "compare")
         shown = _faces(faces)
+        folder = output or next_folder("compare")
         results = compare(
             data,
             chosen,

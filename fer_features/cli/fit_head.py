@@ -25,18 +25,6 @@ Examples:
   fer-fit-head --class happy=happiness --class upset=anger,fear,sadness --per-class min
 """
 
-DENSE = (
-    "hidden",
-    "l2",
-    "dropout",
-    "learning_rate",
-    "batch_size",
-    "epochs",
-    "patience",
-    "standardize",
-)
-LOGISTIC = ("C",)
-
 
 class _Units(click.ParamType):
     name = "N,N"
@@ -91,6 +79,12 @@ class _Strength(click.ParamType):
     metavar="auto|NUMBER",
     help="logistic: inverse of the regularisation; auto chooses on validation. [default: auto]",
 )
+@click.option(
+    "--class-weight",
+    type=Name(("none", "balanced")),
+    help="Weights of the classes in the loss; balanced: a rare one's images count for more. "
+    "[default: none]",
+)
 @task_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the training.")
 @click.option(
@@ -121,24 +115,27 @@ def main(
     folder gets metrics.json, predictions.csv, head.keras, a report and its figures.
     """
     show_messages(quiet)
-    given = {name: value for name, value in options.items() if value is not None}
-    strange = [name for name in given if name not in (DENSE if head == "dense" else LOGISTIC)]
+    given = {name: value for name, value in options.items() if value not in (None, "none")}
+    from fer_features.experiment.heads import HEADS
+
+    unfitted = HEADS[head](seed=seed)
+    strange = [name for name in given if name not in unfitted.get_params()]
     if strange:
         flag = "--" + strange[0].replace("_", "-")
         other = "logistic" if head == "dense" else "dense"
         raise click.UsageError(f"{flag}: the {head} head has none. Pass --head {other}.")
+    unfitted.set_params(**given).check_parameters()
     task = make_task(classes, all_emotions, per_class, split, split_seed, duplicates)
 
     from fer_features.embedding.store import find_store
     from fer_features.experiment.evaluation import fit_and_evaluate
-    from fer_features.experiment.heads import HEADS
-    from fer_features.experiment.run_folder import new_folder
+    from fer_features.experiment.run_folder import check_free, next_folder
     from fer_features.report.page import write_report
 
-    folder = new_folder(output, head)
+    check_free(output or next_folder(head))
     data = task.select(find_store(store))
-    result = fit_and_evaluate(HEADS[head](**given, seed=seed), data, progress=not quiet)
-    result.save(folder)
+    result = fit_and_evaluate(unfitted, data, progress=not quiet)
+    folder = result.save(output)
     report = write_report(result, folder, command=shlex.join(["fer-fit-head", *sys.argv[1:]]))
     click.echo(_table(result))
     click.echo(f"Report: {report}")

@@ -14,7 +14,6 @@ from fer_features.experiment.layers import (
     COMMON_RULES,
     Head,
     Rule,
-    check_parameters,
     checked_data,
     checked_validation,
     held_out,
@@ -93,6 +92,8 @@ class DenseHead(Head):
 
     name = "dense"
 
+    _rules = _RULES
+
     def __init__(
         self,
         hidden: Sequence[int] = (128, 64),
@@ -144,7 +145,7 @@ class DenseHead(Head):
         ValueError
             If a parameter or the data is unfit, or training diverges.
         """
-        check_parameters(self, _RULES)
+        self.check_parameters()
         import_keras()  # seconds, once a process, and no part of a fit
         start = time.perf_counter()
         rows, codes = checked_data(self, X, y, np.float32)

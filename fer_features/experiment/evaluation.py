@@ -25,6 +25,7 @@ from fer_features.experiment.run_folder import (
     plain,
     read_run,
     update_run,
+    write_next_run,
     write_run,
 )
 from fer_features.experiment.scoring import decide, score
@@ -179,16 +180,27 @@ class Result:
         """The class names in the task's order."""
         return tuple(self.task["classes"])
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path | None = None) -> Path:
         """Write ``metrics.json``, ``predictions.csv`` and, of a fitted head, ``head.keras``.
 
-        The folder appears whole or not at all.
+        Parameters
+        ----------
+        folder : path-like, optional
+            A new or an empty folder, which appears whole or not at all. Without one,
+            ``runs/NNNN-HEAD`` with the next number.
+
+        Returns
+        -------
+        Path
+            The folder.
 
         Raises
         ------
         RunError
             The folder exists and is not empty, or cannot be written.
         """
+        if folder is None:
+            return write_next_run(self.head, self._document(), self.predictions, self.fitted)
         write_run(Path(folder), self._document(), self.predictions, self.fitted)
         return Path(folder)
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -15,8 +14,9 @@ from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
 
 from fer_features.errors import OptionError
+from fer_features.experiment.layers import Head
 from fer_features.experiment.logistic import LogisticHead
-from fer_features.experiment.run_folder import plain
+from fer_features.experiment.run_folder import plain, safe_name
 from fer_features.experiment.task import Data
 
 Grid = Mapping[str, Mapping[str, Sequence[Any]]]
@@ -68,8 +68,8 @@ def plan(
     Raises
     ------
     OptionError
-        When there are no heads or seeds, or a grid names an unknown head or parameter, or no
-        values.
+        When there are no heads or seeds, a grid names an unknown head or parameter, or no
+        values, or a head refuses a value.
     """
     chosen = list(dict.fromkeys(seeds))
     if not chosen:
@@ -87,6 +87,8 @@ def plan(
                 one = clone(head).set_params(**setting)
                 if "seed" in one.get_params():
                     one.set_params(seed=seed)
+                if isinstance(one, Head):
+                    one.check_parameters()
                 fit = _placed(Fit(label, one, None), folder)
                 fits.setdefault((label, fit.setting, fit.seed), fit)
     return list(fits.values())
@@ -169,10 +171,9 @@ def _placed(fit: Fit, folder: Path | None) -> Fit:
     """Name a fit's folder: any label makes a safe name, and no two settings share one."""
     if folder is None:
         return fit
-    name = re.sub(r"[^A-Za-z0-9_-]+", "_", fit.label).strip("_")[:40] or "head"
     stated = [fit.label, type(fit.head).__name__, fit.setting, fit.size]
     digest = hashlib.sha256(as_text(stated).encode()).hexdigest()[:8]
-    return replace(fit, folder=folder / "fits" / f"{name}-{digest}-{fit.seed or 0}")
+    return replace(fit, folder=folder / "fits" / f"{safe_name(fit.label)}-{digest}-{fit.seed or 0}")
 
 
 def _but(name: str, known: Sequence[str]) -> str:

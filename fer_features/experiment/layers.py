@@ -3,7 +3,7 @@
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,23 @@ class Head(ClassifierMixin, BaseEstimator):
     classes_: npt.NDArray[Any]
     layers_: list[Layer]
     n_features_in_: int
+
+    _rules: ClassVar[Mapping[str, Rule]] = {}
+
+    def check_parameters(self) -> None:
+        """Check the parameters, as ``fit`` does first of all.
+
+        Raises
+        ------
+        OptionError
+            For the first one that is unfit.
+        """
+        for parameter, (is_good, expected) in self._rules.items():
+            value = getattr(self, parameter)
+            if not is_good(value):
+                raise OptionError(
+                    f"{type(self).__name__}: {parameter}={value!r}, expected {expected}."
+                )
 
     def predict_proba(self, X: npt.ArrayLike) -> Float:
         """Return class probabilities, float64 (n, k) with columns as ``classes_``.
@@ -144,14 +161,6 @@ def last_layer(kernel: npt.ArrayLike, bias: npt.ArrayLike) -> Layer:
     if kernel.shape[1] == 1:
         kernel, bias = np.hstack([np.zeros_like(kernel), kernel]), np.append(0.0, bias)
     return kernel, bias
-
-
-def check_parameters(head: BaseEstimator, rules: Mapping[str, Rule]) -> None:
-    """Raise OptionError, one line, for the first of the head's parameters that breaks its rule."""
-    for parameter, (is_good, expected) in rules.items():
-        value = getattr(head, parameter)
-        if not is_good(value):
-            raise OptionError(f"{type(head).__name__}: {parameter}={value!r}, expected {expected}.")
 
 
 def is_whole(value: Any, least: int) -> bool:

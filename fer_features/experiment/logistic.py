@@ -16,7 +16,6 @@ from fer_features.experiment.layers import (
     Head,
     Layer,
     Rule,
-    check_parameters,
     checked_data,
     checked_validation,
     held_out,
@@ -71,6 +70,8 @@ class LogisticHead(Head):
 
     name = "logistic"
 
+    _rules = _RULES
+
     def __init__(
         self,
         C: float | str = "auto",
@@ -109,7 +110,7 @@ class LogisticHead(Head):
             If a parameter or the data is unfit.
         """
         start = time.perf_counter()
-        check_parameters(self, _RULES)
+        self.check_parameters()
         rows, codes = checked_data(self, X, y, np.float64)
         held = None
         if validation is not None:

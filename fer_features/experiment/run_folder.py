@@ -1,6 +1,8 @@
 """A run folder, format version 1: ``metrics.json``, ``predictions.csv`` and ``head.keras``."""
 
+import errno
 import json
+import os
 import re
 import shutil
 import uuid
@@ -50,7 +52,7 @@ def write_run(
     RunError
         The folder exists and is not empty, or cannot be written.
     """
-    _refuse_taken(folder)
+    check_free(folder)
     whole = folder.absolute()
     partial = whole.with_name(f".{whole.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
@@ -60,12 +62,33 @@ def write_run(
             whole.rmdir()
         partial.rename(whole)
     except OSError as error:
-        _refuse_taken(folder)
+        check_free(folder)
         raise RunError(
             f"{folder}: cannot be written ({error.strerror or error}). Name another folder."
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_next_run(
+    name: str, document: Mapping[str, Any], predictions: pd.DataFrame, head: Any
+) -> Path:
+    """Write a run into ``runs/NNNN-NAME``, the next number, and return that folder.
+
+    Raises
+    ------
+    RunError
+        It cannot be written.
+    """
+    while True:
+        folder = next_folder(name)
+        try:
+            write_run(folder, document, predictions, head)
+        except RunError:
+            if folder.exists():  # another process took the number: no reason to lose a fit
+                continue
+            raise
+        return folder
 
 
 def update_run(folder: Path, document: Mapping[str, Any], predictions: pd.DataFrame) -> None:
@@ -97,23 +120,36 @@ def update_run(folder: Path, document: Mapping[str, Any], predictions: pd.DataFr
         shutil.rmtree(new, ignore_errors=True)
 
 
-def new_folder(output: Path | None, name: str) -> Path:
-    """Return `output`, or ``runs/NNNN-NAME`` with the number after the highest there is.
+def next_folder(name: str) -> Path:
+    """Return ``runs/NNNN-NAME`` with the number after the highest there is; nothing is made."""
+    runs = Path("runs")
+    taken = [re.match(r"\d+(?=-)", path.name) for path in runs.glob("*")]
+    number = max((int(found[0]) for found in taken if found), default=0) + 1
+    return runs / f"{number:04d}-{safe_name(name)}"
 
-    Nothing is made: what fails before a run is written leaves no trace.
+
+def safe_name(label: str) -> str:
+    """Return a part of a file's name that any label makes."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", label).strip("_")[:40] or "head"
+
+
+def check_free(folder: Path) -> None:
+    """Check that a folder is new or empty and can be written, so that no fit is lost to it.
 
     Raises
     ------
     RunError
-        `output` is a file, or a folder that is not empty.
+        It is not.
     """
-    if output is not None:
-        _refuse_taken(output)
-        return output
-    runs = Path("runs")
-    taken = [re.match(r"\d+(?=-)", path.name) for path in runs.glob("*")]
-    number = max((int(found[0]) for found in taken if found), default=0) + 1
-    return runs / f"{number:04d}-{name}"
+    if folder.is_dir():
+        if next(folder.iterdir(), None) is not None:
+            raise RunError(f"{folder}: already holds files, expected a new or an empty folder.")
+    elif folder.exists():
+        raise RunError(f"{folder}: a file, expected a new or an empty folder.")
+    above = next(path for path in folder.absolute().parents if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        reason = os.strerror(errno.EACCES if above.is_dir() else errno.ENOTDIR)
+        raise RunError(f"{folder}: cannot be written ({above}: {reason}). Name another folder.")
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -155,14 +191,6 @@ def _write_files(
     )
     if hasattr(head, "save"):
         head.save(folder / "head.keras")
-
-
-def _refuse_taken(folder: Path) -> None:
-    if folder.is_dir():
-        if next(folder.iterdir(), None) is not None:
-            raise RunError(f"{folder}: already holds files, expected a new or an empty folder.")
-    elif folder.exists():
-        raise RunError(f"{folder}: a file, expected a new or an empty folder.")
 
 
 def _read_metrics(folder: Path) -> dict[str, Any]:

@@ -158,21 +158,6 @@ def provenance_tables(section: Section) -> list[Table]:
 
 _KEPT = {"resumed": "kept from a pass that was stopped", "reused": "taken from an older store"}
 
-_OPTIONS = {
-    "dense": (
-        "hidden",
-        "l2",
-        "dropout",
-        "learning_rate",
-        "batch_size",
-        "epochs",
-        "patience",
-        "standardize",
-    ),
-    "logistic": ("C",),
-}
-"""The parameters that fer-fit-head has options for."""
-
 
 def _by_head(section: Section) -> dict[str, list[Result]]:
     results: dict[str, list[Result]] = {}
@@ -220,12 +205,14 @@ def _extract_options(store: dict[str, Any]) -> str:
 
 def _head_options(result: Result) -> str | None:
     """Return the options that differ from the defaults, None if the command has not all of them."""
-    if result.head not in _OPTIONS:
+    if result.head not in HEADS:
         return None
     usual = {k: _listed(v) for k, v in HEADS[result.head]().get_params().items()}
     other = {k: v for k, v in result.params.items() if usual.get(k) != v}
-    if not set(other) <= set(_OPTIONS[result.head]):
+    if not set(other) <= set(usual) or isinstance(other.get("class_weight"), dict):
         return None
+    # It is for a fit without a validation set, which the command always gives one.
+    other.pop("validation_fraction", None)
     return "".join(
         f" --{name.replace('_', '-')}" + ("" if value is True else f" {value_said(value)}")
         for name, value in other.items()

@@ -101,6 +101,13 @@ BAD_CALLS = [
     (["fer-fit-head", "--per-class", "min", "--dropout", "1.5"], "dropout"),
     (["fer-fit-head", "--per-class", "min", "--hidden", "a,b"], "expected units such as 128,64"),
     (["fer-fit-head", "--head", "logistic", "--l2", "0.1"], "--l2: the logistic head has none"),
+    (["fer-fit-head", "--class-weight", "balancd"], "Did you mean balanced?"),
+    (["fer-fit-head", "--per-class", "min", "-o", "faces.csv/run"], "Not a directory"),
+    (["fer-compare", "--per-class", "min", "-o", "faces.csv/run"], "Not a directory"),
+    (
+        ["fer-compare", "--per-class", "min", "--grid", "dense.dropout=0.5,1.5"],
+        "dropout=1.5, expected a number from 0 to below 1",
+    ),
     (["fer-fit-head", "--head", "logistic", "--C", "much"], "expected auto or a number"),
     (["fer-fit-head", "--split", "usege"], "Did you mean usage?"),
     (["fer-fit-head", "--class", "a=hapiness", "--class", "b=fear"], "happiness"),

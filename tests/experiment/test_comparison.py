@@ -212,6 +212,8 @@ def test_a_folder_of_other_files_is_refused_and_left_alone(data, tmp_path):
         ({"grid": {"dense": {"dropuot": [1]}}}, "no parameter 'dropuot'.*Did you mean dropout"),
         ({"grid": {"dense": {"seed": [1]}}}, "Use seeds"),
         ({"grid": {"dense": {"l2": []}}}, "expected a list of values"),
+        ({"grid": {"dense": {"dropout": [0.5, 1.5]}}}, "dropout=1.5, expected a number from 0 to"),
+        ({"grid": {"logistic": {"C": ["auto", -1]}}}, "C=-1, expected 'auto' or a number above 0"),
         ({"sizes": [0]}, "sizes: 0, expected 1 to"),
         ({"sizes": [10**6]}, "training images"),
         ({"sizes": [1]}, "too few for an image of"),

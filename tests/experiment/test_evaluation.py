@@ -1,5 +1,6 @@
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from fer_features.errors import RunError, TaskError
 from fer_features.experiment.drawing import count_copies
 from fer_features.experiment.evaluation import Result, evaluate, fit_and_evaluate
 from fer_features.experiment.heads import LogisticHead
-from fer_features.experiment.run_folder import SPLITS, new_folder
+from fer_features.experiment.run_folder import SPLITS, check_free
 from fer_features.experiment.scoring import SCORES, by_emotion, decide, score
 from fer_features.experiment.task import Data, Split, Task
 from fer_features.faces.dataset import EMOTIONS
@@ -245,7 +246,7 @@ def test_an_empty_folder_is_filled_and_a_file_is_refused(run, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(RunError, match=r"file: a file, expected a new or an empty folder\."):
         result.save(tmp_path / "file")
-    with pytest.raises(RunError, match=r"cannot be written \(Not a directory\)"):
+    with pytest.raises(RunError, match=r"cannot be written \(.*file: Not a directory\)"):
         result.save(tmp_path / "file" / "run")
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -300,15 +301,35 @@ def test_fitting_and_scoring_in_one_call_gives_what_the_two_calls_give(capsys):
     assert capsys.readouterr().err == ""  # a bar shows only of a fit that takes a second
 
 
-def test_runs_number_themselves(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert new_folder(None, "dense") == Path("runs/0001-dense")
-    for name in ("0001-dense", "0007-logistic", "mine"):
-        (tmp_path / "runs" / name).mkdir(parents=True)
-    assert new_folder(None, "dense") == Path("runs/0008-dense")
-    assert new_folder(Path("mine"), "dense") == Path("mine")
-    with pytest.raises(RunError, match=r"^runs: already holds files"):
-        new_folder(Path("runs"), "dense")
+def test_runs_number_themselves(run, tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path / "home")
+    result = Result.load(run)
+    assert result.save() == Path("runs/0001-LogisticRegression")
+    for name in ("0007-logistic", "mine"):
+        Path("runs", name).mkdir(parents=True)
+    assert result.save() == Path("runs/0008-LogisticRegression")
+    assert Result.load("runs/0008-LogisticRegression").scores == result.scores
+    assert replace(result, head="../a b").save() == Path("runs/0009-a_b")
+
+
+def test_runs_that_end_at_the_same_moment_are_all_kept(run, tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path / "home")
+    results = [Result.load(run) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(Result.save, results))
+    assert len(set(folders)) == 8
+    assert all(Result.load(folder).scores == results[0].scores for folder in folders)
+    assert len(list(Path("runs").iterdir())) == 8
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_fitted(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunError, match=r"cannot be written \(.*file: Not a directory\)\. Name an"):
+        check_free(tmp_path / "file" / "deep" / "run")
+    check_free(tmp_path / "new" / "deep" / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def edited(run: Path, change: Any) -> None:
