@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fer_features.embedding.store import Store
     from fer_features.errors import FerFeaturesError
     from fer_features.experiment.comparison import compare
+    from fer_features.experiment.comparison_folder import load_results
     from fer_features.experiment.evaluation import Result, evaluate
     from fer_features.experiment.heads import DenseHead, LogisticHead, load_head
     from fer_features.experiment.task import Task
@@ -34,6 +35,7 @@ _HOMES = {
     "evaluate": "experiment.evaluation",
     "extract": "embedding.extraction",
     "load_head": "experiment.heads",
+    "load_results": "experiment.comparison_folder",
     "read_faces": "faces.reading",
     "write_report": "report.page",
 }
@@ -51,6 +53,7 @@ __all__ = [
     "evaluate",
     "extract",
     "load_head",
+    "load_results",
     "read_faces",
     "write_report",
 ]

@@ -1,12 +1,13 @@
 """What any release wrote is read by this one: tiny files of each format, made once and kept."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support import noise_faces
 
-from fer_features import Store
+from fer_features import Store, load_head, load_results, write_report
 
 ARCHIVES = Path(__file__).parent / "archives"
 
@@ -26,3 +27,29 @@ def test_a_store_of_each_format_version_is_read(version: str) -> None:
     assert np.array_equal(embeddings[3], embeddings[7])
     # To five digits, as they were when the file was written.
     assert [round(float(v), 5) for v in embeddings[0, :3]] == [0.179, 0.12583, 0.00916]
+
+
+@pytest.mark.parametrize("version", ["v1"])
+def test_a_comparison_and_the_runs_in_it_of_each_format_version_are_read(
+    version: str, tmp_path: Path
+) -> None:
+    folder = ARCHIVES / version / "comparison"
+    results = load_results(folder)
+    assert [(r.head, r.params.get("l2"), sorted(r.scores)) for r in results] == [
+        ("dense", 0.001, ["validation"]),
+        ("dense", 0.1, ["test", "validation"]),
+        ("logistic", None, ["test", "validation"]),
+    ]
+    assert [round(r.scores["validation"]["log_loss"], 5) for r in results] == [
+        0.70834, 0.70828, 0.74545
+    ]  # fmt: skip
+    store = Store(ARCHIVES / version / "store.h5")
+    rows = {str(source): row for row, source in enumerate(store.source)}
+    summary = json.loads((folder / "results.json").read_text())
+    for result, fit in zip(results, summary["fits"], strict=True):
+        head = load_head(folder / fit["folder"] / "head.keras", result.outputs)
+        kept = result.predictions
+        said = head.predict_proba(store.embeddings()[[rows[each] for each in kept["source"]]])
+        assert np.allclose(said, kept[[f"p_{name}" for name in head.classes_]], rtol=1e-9)
+    page = write_report(results, tmp_path).read_text(encoding="utf-8")
+    assert "3 settings were tried" in page

@@ -11,13 +11,11 @@ import pandas as pd
 from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
-from fer_features.experiment.comparison_folder import claimed, load_results, write_summary
+from fer_features.experiment.comparison_folder import claimed, write_summary
 from fer_features.experiment.evaluation import Result, evaluate
 from fer_features.experiment.fit_plan import Fit, Grid, at_size, checked_sizes, part_of, plan
 from fer_features.experiment.heads import load_head
 from fer_features.experiment.task import Data
-
-__all__ = ["compare", "load_results"]
 
 
 def compare(

@@ -90,7 +90,8 @@ def write_summary(
         "fits": rows,
     }
     table = folder / "results.csv.new"
-    pd.DataFrame([_flat(row) for row in rows]).to_csv(table, index=False)
+    # As objects: a column that is empty for one head would turn the other's 128 into 128.0.
+    pd.DataFrame([_flat(row) for row in rows], dtype=object).to_csv(table, index=False)
     table.replace(folder / "results.csv")
     _write_json(folder, document)
 

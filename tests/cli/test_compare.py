@@ -1,11 +1,12 @@
 """``fer-compare`` on a grid, and what ``--grid`` takes."""
 
 import json
+import shlex
 from pathlib import Path
 
 import click
 import pytest
-from support import TINY, command, noise_faces, write_csv
+from support import TINY, called, command, noise_faces, write_csv
 
 from fer_features import DenseHead, LogisticHead, extract
 from fer_features.cli.grid import parse_grid
@@ -80,3 +81,27 @@ def test_a_comparison_selects_goes_on_and_reports(tmp_path: Path) -> None:
     both = command("fer-compare", "out", "--grid", "logistic.C=1", cwd=tmp_path)
     assert both.returncode == 2
     assert "--grid: given runs that exist" in both.stderr
+
+
+def test_the_commands_of_a_report_repeat_its_fits(tmp_path: Path) -> None:
+    extract(noise_faces(600), tmp_path / "faces.h5", backbone=TINY)
+    said = called(
+        "fer-compare", "faces.h5", "--seeds", "1", "-o", "both", "--split-seed", "3",
+        "--class", "it is up=happiness,surprise", "--class", "down=anger,fear",
+        "--per-class", "all",
+        "--grid", "dense.hidden=8x4", "--grid", "dense.epochs=3", "--grid", "dense.l2=1e-05",
+        "--grid", "dense.standardize=true", "--grid", "dense.class_weight=balanced",
+        "--grid", "logistic.C=0.01", cwd=tmp_path,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    lines = (tmp_path / "both" / "report.md").read_text().splitlines()
+    commands = [line.strip() for line in lines if line.strip().startswith("fer-fit-head")]
+    summary = json.loads((tmp_path / "both" / "results.json").read_text())
+    assert len(commands) == len(summary["fits"]) == 2
+    scores = {fit["head"]: fit["scores"] for fit in summary["fits"]}
+    for position, line in enumerate(commands, 1):
+        again = called(*shlex.split(line), cwd=tmp_path)
+        assert again.returncode == 0, again.stderr
+        [folder] = (tmp_path / "runs").glob(f"{position:04d}-*")
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert metrics["scores"] == scores[metrics["head"]]
