@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from results import machine, table, write_section
+from results import drawn, machine, table, write_section
 
 MATRIX = 2048
 FLOP_AN_IMAGE = 4.53e9
@@ -215,9 +215,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        faces = options.faces.resolve() if options.faces else _drawn(home)
+        faces = options.faces.resolve() if options.faces else drawn(home)
         said = f"{options.images} images a round, {options.rounds} rounds"
-        rows = [("calibrating int8 and the whole command", "")]
         print("the whole command", file=sys.stderr)
         rows = measure_command(faces, options.pass_images, home)
         fer_extract(home, faces, "--weights", "random", "--limit", 600, "--precision", "int8")
@@ -250,13 +249,6 @@ def main() -> None:
 
 def _ratio(found: dict[str, list[float]], way: str, base: str) -> float:
     return statistics.median(a / b for a, b in zip(found[way], found[base], strict=True))
-
-
-def _drawn(home: Path) -> Path:
-    from fer_features.faces.sample import draw_faces, write_csv
-
-    write_csv(draw_faces(), home / "faces.csv")
-    return home / "faces.csv"
 
 
 if __name__ == "__main__":

@@ -42,3 +42,11 @@ def write_section(title: str, text: str) -> None:
     sections[title] = text.strip()
     body = "".join(f"\n## {name}\n\n{section}\n" for name, section in sections.items())
     RESULTS.write_text(head + body)
+
+
+def drawn(home: Path, faces: int = 1050) -> Path:
+    """Draw faces, for where there are no photographs, and return the CSV file of them."""
+    from fer_features.faces.sample import draw_faces, write_csv
+
+    write_csv(draw_faces(faces), home / "faces.csv")
+    return home / "faces.csv"
