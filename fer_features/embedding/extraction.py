@@ -1,12 +1,9 @@
 """The pass: what is missing goes through the engine, block by block, into the store."""
 
-import errno
 import logging
 import os
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -20,16 +17,20 @@ from fer_features.embedding.backbone import BackboneSpec, check_weights
 from fer_features.embedding.blocks import Computing, Plan
 from fer_features.embedding.converted import is_converted, quantised_path
 from fer_features.embedding.engines import choose_engine, engine_versions
-from fer_features.embedding.partial import PartialStore, create_partial, locked, open_partial
+from fer_features.embedding.partial import (
+    PartialStore,
+    create_partial,
+    locked,
+    naming_the_disk,
+    open_partial,
+)
 from fer_features.embedding.quantisation import quantisation_facts, quantise, quantised_spec
+from fer_features.embedding.source import GivenSource, Source
 from fer_features.embedding.store import CACHE, Store
-from fer_features.errors import OptionError, SourceError, StoreError, WeightsError
+from fer_features.errors import OptionError, StoreError, WeightsError
 from fer_features.faces.dataset import FaceDataset
-from fer_features.faces.reading import read_faces, source_name, source_sha256
 
 log = logging.getLogger(__name__)
-
-Source = FaceDataset | str | os.PathLike[str]
 
 BATCH_SIZE = 64
 
@@ -96,9 +97,9 @@ def extract(
         if value < 1:
             raise OptionError(f"{name}: {value}, expected at least 1.")
     engine = choose_engine(engine, spec.precision)
-    given = _Source.of(source, limit, skip_bad, progress)
+    given = GivenSource.of(source, limit, skip_bad, progress)
     folder = Path(path).parent if path is not None else CACHE
-    with _naming_the_disk(folder):
+    with naming_the_disk(folder):
         if spec.precision == "int8" and spec.quantised is None:
             spec = quantised_spec(spec, folder) or _quantise(spec, given, folder)
         target = Path(path) if path is not None else default_path(given.name, spec)
@@ -138,50 +139,7 @@ class _Pass:
         return self.target.with_name(self.target.name + ".partial")
 
 
-@dataclass
-class _Source:
-    """What is to be extracted: recognised by its sha256 before it is parsed, and read once."""
-
-    name: str
-    sha256: str
-    limit: int | None
-    skip_bad: bool
-    progress: bool
-    path: str | os.PathLike[str] = ""
-    read: FaceDataset | None = None
-
-    @classmethod
-    def of(cls, source: Source, limit: int | None, skip_bad: bool, progress: bool) -> "_Source":
-        if isinstance(source, FaceDataset):
-            skipped = source.skipped > 0
-            return cls(source.name, source.sha256, source.limit, skipped, progress, read=source)
-        sha256 = source_sha256(source)
-        return cls(source_name(source), sha256, limit, skip_bad, progress, path=source)
-
-    def faces(self) -> FaceDataset:
-        if self.read is None:
-            with tqdm(
-                desc="Reading",
-                unit="",
-                unit_scale=True,
-                delay=1,
-                leave=False,
-                disable=not self.progress,
-            ) as bar:
-
-                def show(done: int, total: int) -> None:
-                    bar.total = total
-                    bar.update(done - bar.n)
-
-                self.read = read_faces(
-                    self.path, limit=self.limit, skip_bad=self.skip_bad, progress=show
-                )
-        if not len(self.read):
-            raise SourceError(f"{self.name}: no faces, expected at least one.")
-        return self.read
-
-
-def _quantise(spec: BackboneSpec, given: _Source, folder: Path) -> BackboneSpec:
+def _quantise(spec: BackboneSpec, given: GivenSource, folder: Path) -> BackboneSpec:
     """Quantise the network, or take what another process has quantised meanwhile."""
     check_weights(spec)
     faces = given.faces()
@@ -190,7 +148,7 @@ def _quantise(spec: BackboneSpec, given: _Source, folder: Path) -> BackboneSpec:
         return quantised_spec(spec, folder) or quantise(spec, faces, folder)
 
 
-def _finished(this: _Pass, given: _Source, overwrite: bool, repair: bool) -> bool:
+def _finished(this: _Pass, given: GivenSource, overwrite: bool, repair: bool) -> bool:
     """Tell whether the store that is there has all of this very source, without reading it."""
     store = None if overwrite else _known(this, this.target)
     if store is None:
@@ -328,24 +286,3 @@ def _check_target(target: Path, repair: bool) -> None:
                     f"{target}: exists and is no HDF5 file, expected a store or a new name. "
                     "Choose another output with -o."
                 )
-
-
-@contextmanager
-def _naming_the_disk(folder: Path) -> Iterator[None]:
-    """Turn the system's refusals to write into one line with what to do."""
-    try:
-        yield
-    except OSError as error:
-        # HDF5 reports the system's errno in a text of its own, of several lines.
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        refused = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
-        if error.errno is None or not (full or error.errno in refused):
-            raise
-        raise StoreError(
-            f"{folder}: {os.strerror(error.errno)}, expected to write embeddings there. "
-            + (
-                "Make room and call again: the finished part is kept."
-                if full
-                else "Choose another output with -o."
-            )
-        ) from error

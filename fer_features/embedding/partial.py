@@ -5,6 +5,7 @@ reserved, before the first row is written; from then on only raw data changes. A
 its checksum matches its contents, so there is no flag and no order of writes to get wrong.
 """
 
+import errno
 import json
 import os
 import socket
@@ -213,3 +214,24 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def naming_the_disk(folder: Path) -> Iterator[None]:
+    """Turn the system's refusals to write into one line with what to do."""
+    try:
+        yield
+    except OSError as error:
+        # HDF5 reports the system's errno in a text of its own, of several lines.
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        refused = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+        if error.errno is None or not (full or error.errno in refused):
+            raise
+        raise StoreError(
+            f"{folder}: {os.strerror(error.errno)}, expected to write embeddings there. "
+            + (
+                "Make room and call again: the finished part is kept."
+                if full
+                else "Choose another output with -o."
+            )
+        ) from error
