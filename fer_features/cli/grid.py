@@ -36,6 +36,8 @@ def parse_grid(texts: Sequence[str], heads: Mapping[str, Any]) -> dict[str, dict
             for parameter, default in head.get_params().items()
             if parameter != "seed"
         }
+        if label in heads and name == "seed":
+            raise click.UsageError(f"--grid {text!r}: expected a parameter. Use --seeds for that.")
         if place not in known:
             near = get_close_matches(place, known, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""

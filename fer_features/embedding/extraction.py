@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import time
+from collections.abc import Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -26,7 +27,7 @@ from fer_features.embedding.partial import (
 )
 from fer_features.embedding.quantisation import quantisation_facts, quantise, quantised_spec
 from fer_features.embedding.source import GivenSource, Source
-from fer_features.embedding.store import CACHE, Store
+from fer_features.embedding.store import CACHE, SIGNATURE, Store
 from fer_features.errors import OptionError, StoreError, WeightsError
 from fer_features.faces.dataset import FaceDataset
 
@@ -53,7 +54,8 @@ def extract(
     """Embed every distinct image of a source once and keep the embeddings in one HDF5 file.
 
     A pass that was stopped goes on where it stopped; a complete store is returned at once; an
-    older store of the same network gives the embeddings of the images that it knows.
+    older store of the same network gives the embeddings of the images that it knows. A store of
+    which the source lacks more than half of the images is not replaced by it.
 
     Parameters
     ----------
@@ -205,6 +207,7 @@ def _start(this: _Pass, faces: FaceDataset, known: Store | None) -> None:
     if known is not None:
         intact = np.setdiff1d(np.arange(len(known)), known.verify())
         row_of = {known.digest[row].tobytes(): row for row in intact}
+        _refuse_loss(known.path, row_of.keys(), digests, faces.name)
     rows = np.flatnonzero([digest in row_of for digest in digests])
     provenance = {
         "block_size": this.batch_size,
@@ -227,6 +230,20 @@ def _start(this: _Pass, faces: FaceDataset, known: Store | None) -> None:
         new.replace(this.partial)
     finally:
         new.unlink(missing_ok=True)
+
+
+def _refuse_loss(path: Path, there: Set[bytes], digests: list[bytes], name: str) -> None:
+    """Refuse a source that would replace a store and lose most of its images.
+
+    A picture more or less is an edited source; another source, or a small part of one, is not
+    meant to cost a pass that took hours.
+    """
+    kept = len(there & set(digests))
+    if 2 * kept < len(there):
+        raise StoreError(
+            f"{path}: holds {len(there):,} images, of which this source ({name}) has {kept:,}; the "
+            "others would be lost. Choose another output with -o, or pass --overwrite."
+        )
 
 
 def _compute(this: _Pass, faces: FaceDataset, partial: PartialStore, plan: Plan) -> dict[str, Any]:
@@ -281,7 +298,7 @@ def _check_target(target: Path, repair: bool) -> None:
         raise StoreError(f"{target}: a folder, expected a file name such as {target / 'faces.h5'}.")
     if target.exists():
         with target.open("rb") as file:
-            if file.read(8) != b"\x89HDF\r\n\x1a\n":
+            if file.read(8) != SIGNATURE:
                 raise StoreError(
                     f"{target}: exists and is no HDF5 file, expected a store or a new name. "
                     "Choose another output with -o."

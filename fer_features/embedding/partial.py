@@ -224,7 +224,14 @@ def naming_the_disk(folder: Path) -> Iterator[None]:
     except OSError as error:
         # HDF5 reports the system's errno in a text of its own, of several lines.
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        refused = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+        refused = (
+            errno.EACCES,
+            errno.EPERM,
+            errno.EROFS,
+            errno.ENOTDIR,
+            errno.EEXIST,
+            errno.ENOENT,
+        )
         if error.errno is None or not (full or error.errno in refused):
             raise
         raise StoreError(

@@ -20,6 +20,9 @@ from fer_features.errors import StoreError
 
 FORMAT = "fer-features/embeddings"
 FORMAT_VERSION = 1
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+"""The first bytes of an HDF5 file."""
+
 CACHE = Path("cache")
 """Where stores go by default, relative to where a command runs."""
 
@@ -189,10 +192,25 @@ def name_rows(rows: list[int], most: int = 5) -> str:
 @contextmanager
 def opened(path: Path, mode: str) -> Iterator[h5py.File]:
     """Open an HDF5 file; what HDF5 says of a damaged one becomes one line that names it."""
-    if not path.exists():
-        raise StoreError(f"{path}: no such file, expected a store. Make it with fer-extract.")
     if path.is_dir():
-        raise StoreError(f"{path}: a folder, expected a store (an HDF5 file).")
+        held = ", ".join(str(each) for each in sorted(path.glob("*.h5"))) or "none in it"
+        raise StoreError(f"{path}: a folder, expected a store (an HDF5 file). Name one: {held}.")
+    if not path.exists():
+        stopped = path.with_name(path.name + ".partial").exists()
+        raise StoreError(
+            f"{path}: no such file, expected a store. "
+            + (
+                "A pass to it was stopped: the same fer-extract call goes on with it."
+                if stopped
+                else "Make it with fer-extract."
+            )
+        )
+    with path.open("rb") as raw:
+        if raw.read(8) != SIGNATURE:
+            raise StoreError(
+                f"{path}: no HDF5 file, cannot be read as a store. "
+                "It is expected to be one that fer-extract wrote."
+            )
     with naming_damage(path):
         file = h5py.File(path, mode)
     with file:

@@ -32,6 +32,10 @@ def file_sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
+        if str(path).startswith("random:"):
+            raise WeightsError(
+                f"weights {path}: no seed, expected a whole number such as random:1."
+            ) from error
         near = difflib.get_close_matches(str(path), ["imagenet", "random"], n=1)
         raise WeightsError(
             f"weights {path}: {error.strerror or error}. "

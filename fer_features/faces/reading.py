@@ -128,7 +128,7 @@ def _known_kind(source: str | os.PathLike[str], name: str) -> Path:
     if not path.is_file() or path.suffix.lower() not in csv_file.SUFFIXES:
         raise SourceError(
             f"{name}: neither a CSV file nor a folder, expected {_EXPECTED}. "
-            "Rename the file if it is CSV."
+            "Rename the file if it is CSV; of a store only --verify takes the name."
         )
     return path
 

@@ -123,6 +123,37 @@ def test_a_stopped_pass_over_other_faces_gives_what_it_knows(
     assert np.abs(store.embeddings() - whole).max() <= 1e-5 * np.abs(whole).max()
 
 
+def test_a_source_that_lacks_most_images_of_a_store_does_not_replace_it(tmp_path: Path) -> None:
+    faces, path = noise_faces(40, copies=False), tmp_path / "faces.h5"
+    extract(faces, path, backbone=TINY)
+    before = path.read_bytes()
+    for few, seed in ((19, 0), (40, 1)):
+        lost = f"holds 40 images, of which this source .noise. has {few if seed == 0 else 0};"
+        with pytest.raises(StoreError, match=f"{lost} the others would be lost.*--overwrite"):
+            extract(first_rows(faces, few, seed), path, backbone=TINY)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path] or not list(tmp_path.glob("*.partial*"))
+    assert len(extract(first_rows(faces, 20), path, backbone=TINY)) == 20
+    assert len(extract(first_rows(faces, 5), path, backbone=TINY, overwrite=True)) == 5
+
+
+def test_a_stopped_pass_is_not_lost_to_another_source(tmp_path: Path, counting: Counting) -> None:
+    counting.blocks_left = 2
+    with pytest.raises(KeyboardInterrupt):
+        extract(noise_faces(64, copies=False), tmp_path / "f.h5", backbone=TINY, batch_size=16)
+    before = (tmp_path / "f.h5.partial").read_bytes()
+    with pytest.raises(StoreError, match=r"f\.h5\.partial: holds 32 images, of which"):
+        extract(noise_faces(64, 1), tmp_path / "f.h5", backbone=TINY)
+    assert (tmp_path / "f.h5.partial").read_bytes() == before
+
+
+def first_rows(faces: FaceDataset, n: int, seed: int = 0) -> FaceDataset:
+    """Return the first n rows, or, with another seed, other noise."""
+    source = faces if seed == 0 else noise_faces(n, seed, copies=False)
+    parts = {name: getattr(source, name)[:n] for name in ("pixels", "emotion", "usage", "source")}
+    return replace(source, **parts, sha256=f"{n:032x}{seed:032x}")
+
+
 def test_another_network_never_mixes_into_a_store(tmp_path: Path) -> None:
     extract(noise_faces(10), tmp_path / "faces.h5", backbone=TINY)
     other = BackboneSpec(weights="random:1", architecture="tiny")
@@ -220,7 +251,10 @@ def test_a_stopped_command_keeps_the_finished_part_and_says_so(
     _, said = process.communicate()
     assert process.returncode == status
     # click ends the terminal's ^C with a line of its own.
-    assert said.lstrip() == f"Error: stopped by {name}. What is finished is kept; call again.\n"
+    assert (
+        said.lstrip()
+        == f"Error: stopped by {name}. What is finished is kept; the same call goes on with it.\n"
+    )
     partial = Store(tmp_path / "faces.h5.partial")
     assert 0 < len(partial.verify()) < 600
 
