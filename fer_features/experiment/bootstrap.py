@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.sparse import csr_array
 
 from fer_features.experiment.evaluation import Result
 from fer_features.experiment.scoring import BINS, bin_of, confidence
@@ -65,7 +66,10 @@ def resampled_scores(result: Result, seed: int = 0) -> dict[str, Float]:
     truth = np.array([classes.index(name) for name in rows["target"]])
     p = rows[[f"p_{name}" for name in classes]].to_numpy(dtype=np.float64)
     sums = _Sums(truth, p)
-    parts = [sums.scores(counts.astype(np.float64)) for counts in resample_counts(len(p), seed)]
+    parts = [
+        sums.scores(counts.T.astype(np.float64, order="C"))
+        for counts in resample_counts(len(p), seed)
+    ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -145,9 +149,9 @@ class _Sums:
         self.rankings = [_Ranking(one_hot[:, c] > 0, p[:, c]) for c in range(1 if k == 2 else k)]
 
     def scores(self, counts: Float) -> dict[str, Float]:
-        """Return the scores of resamples, each float64 (b,), from their counts (b, n)."""
-        k, n = self.k, counts.sum(axis=1)
-        sums = counts @ self.columns
+        """Return the scores of resamples, each float64 (b,), from their counts (n, b)."""
+        k, n = self.k, counts.sum(axis=0)
+        sums = counts.T @ self.columns
         confusion = sums[:, : k * k].reshape(-1, k, k)
         hit = np.einsum("bii->bi", confusion)
         true, said = confusion.sum(axis=2), confusion.sum(axis=1)
@@ -171,24 +175,33 @@ class _Sums:
 
 
 class _Ranking:
-    """Images ordered by a score, ties together: what ROC AUC and average precision need."""
+    """Images ordered by a score, ties together: what ROC AUC and average precision need.
+
+    Both areas are sums over the true images, so only their scores are steps of the ranking, the
+    highest first; of the other images it takes only how many are on each step and between two.
+    """
 
     def __init__(self, hits: npt.NDArray[np.bool_], score: Float) -> None:
-        self.order = np.argsort(-score, kind="stable")
-        self.hits = hits[self.order]
-        self.ends = np.flatnonzero(np.append(np.diff(score[self.order]) != 0, True))
+        n, true = len(score), np.flatnonzero(hits)
+        steps = np.unique(-score[true])
+        # 2 i + 1 on step i, 2 i between it and the step above, the last below all steps
+        place = np.searchsorted(steps, -score, "left") + np.searchsorted(steps, -score, "right")
+        self.places = csr_array((np.ones(n), (place, np.arange(n))), shape=(2 * len(steps) + 1, n))
+        self.gains = csr_array(
+            (np.ones(len(true)), (place[true] // 2, true)), shape=(len(steps), n)
+        )
 
     def areas(self, counts: Float) -> tuple[Float, Float]:
         """Return ROC AUC and average precision of resamples, (b,) each; NaN without a class."""
-        ordered = counts[:, self.order]
-        true = np.cumsum(ordered * self.hits, axis=1)[:, self.ends]
-        all_said = np.cumsum(ordered, axis=1)[:, self.ends]
-        false = all_said - true
-        gained = np.diff(true, axis=1, prepend=0.0)
+        said = np.cumsum(self.places @ counts, axis=0)
+        above, all_said = said[:-1:2], said[1::2]
+        gained = self.gains @ counts
+        true = gained.sum(axis=0)
+        false = said[-1] - true
         with np.errstate(invalid="ignore", divide="ignore"):
-            beside = true - gained / 2  # half of a tie counts as ranked right
-            under = (np.diff(false, axis=1, prepend=0.0) * beside).sum(axis=1)
-            roc_auc = under / (true[:, -1] * false[:, -1])
-            precise = np.where(all_said > 0, true / all_said, 0.0)
-            average = (gained * precise).sum(axis=1) / true[:, -1]
-        return roc_auc, np.where(false[:, -1] > 0, average, np.nan)
+            # Mann and Whitney's count, by the ranks of the true images; ties share a middle rank
+            under = true * (said[-1] - true / 2) - (gained * (above + all_said)).sum(axis=0) / 2
+            roc_auc = under / (true * false)
+            precise = np.cumsum(gained, axis=0) / np.maximum(all_said, 1)
+            average = (gained * precise).sum(axis=0) / true
+        return roc_auc, np.where(false > 0, average, np.nan)

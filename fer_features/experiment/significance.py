@@ -9,7 +9,7 @@ from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest  # type: ignore[import-untyped]
+from scipy.stats import binomtest
 
 from fer_features.errors import RunError
 from fer_features.experiment.bootstrap import (
