@@ -1,5 +1,6 @@
 """Heads x settings x seeds on one task: fitted, selected on validation, scored on test once."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -9,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 from joblib import Parallel, delayed, parallel_config
+from sklearn.utils.validation import has_fit_parameter
 from tqdm import tqdm
 
-from fer_features.experiment.comparison_folder import claimed, write_summary
+from fer_features.experiment.comparison_folder import claimed, settle, write_summary
 from fer_features.experiment.evaluation import Result, evaluate
 from fer_features.experiment.fit_plan import Fit, Grid, at_size, checked_sizes, part_of, plan
 from fer_features.experiment.heads import load_head
@@ -36,7 +38,9 @@ def compare(
     data : Data
         One task's rows; every fit is validated and tested on the same ones.
     heads : mapping of str to classifier
-        Unfitted heads by the names they have in the report.
+        Unfitted heads, or other scikit-learn classifiers, by the names they have in the report.
+        What takes ``validation`` in ``fit`` is given the validation rows; seeds go to ``seed``
+        or ``random_state``.
     grid : mapping of str to mapping of str to sequence, optional
         For a head's name, its parameters and the values to try, all combinations of them.
     seeds : iterable of int
@@ -46,7 +50,8 @@ def compare(
         selected setting is fitted to nested parts of the training set and scored on validation.
     out : path-like, optional
         A folder for the results: ``fits/HEAD-HASH-SEED/``, ``results.json`` and
-        ``results.csv``. Fits that it already holds of this comparison are not done again.
+        ``results.csv``. Fits that it already holds of this comparison are not done again. While
+        none is selected yet, settings, seeds and sizes may still be changed.
     workers : int
         Fits at a time. More than one run in processes of one thread each, with the same results
         to the bit.
@@ -79,6 +84,8 @@ def compare(
             chosen = [fit for fit in fits if selected[fit.label] == fit.setting]
             smaller = [at_size(fit, size, folder) for fit in chosen for size in ordered]
             sized = _fit_all(smaller, data, workers, bar)
+        if folder is not None:
+            settle(folder, experiment, selected)
         for index, fit in enumerate(fits):
             if fit in chosen and "test" not in results[index].scores:
                 results[index] = _score_on_test(fit, results[index], data)
@@ -95,10 +102,11 @@ def _fit_all(fits: Sequence[Fit], data: Data, workers: int, bar: Any) -> list[Re
         # A fit's folder appears whole or not at all.
         if fit.folder is not None and (fit.folder / "metrics.json").is_file():
             results[index] = Result.load(fit.folder)
-    if not bar.disable:
+    if not bar.disable and results:
         # They took no time: counted as there from the start, they leave the time left as it is.
         bar.initial += len(results)
-        bar.update(len(results))
+        bar.n = bar.last_print_n = bar.n + len(results)
+        bar.refresh()
     todo = [index for index in range(len(fits)) if index not in results]
     for index, result in _fitted([(i, fits[i]) for i in todo], data, workers):
         results[index] = result
@@ -129,12 +137,17 @@ def _fit_on_one_thread(index: int, fit: Fit, data: Data) -> tuple[int, Result]:
 def _fit(fit: Fit, data: Data) -> Result:
     """Fit one head and score it on validation alone; its folder, if it has one, is written."""
     data = part_of(data, fit.size)
-    validation = (data.validation.X, data.validation.y)
-    fit.head.fit(data.train.X, data.train.y, validation=validation)
+    _train(fit, data)
     result = replace(evaluate(fit.head, data, test=False), head=fit.label)
     if fit.folder is not None:
         result.save(fit.folder)
     return result
+
+
+def _train(fit: Fit, data: Data) -> None:
+    held = {"validation": (data.validation.X, data.validation.y)}
+    takes = has_fit_parameter(fit.head, "validation")
+    fit.head.fit(data.train.X, data.train.y, **(held if takes else {}))
 
 
 def _select(fits: Sequence[Fit], results: Sequence[Result]) -> dict[str, str]:
@@ -156,7 +169,12 @@ def _score_on_test(fit: Fit, result: Result, data: Data) -> Result:
     head = result.fitted
     if head is None:
         assert fit.folder is not None
-        head = load_head(fit.folder / "head.keras", result.outputs)
+        kept = fit.folder / "head.keras"
+        if kept.is_file():
+            head = load_head(kept, result.outputs)
+        else:  # another classifier, which cannot be kept
+            _train(fit, data)
+            head = fit.head
     scored = evaluate(head, data)
     result = replace(result, scores=scored.scores, predictions=scored.predictions)
     if fit.folder is not None:
@@ -180,7 +198,9 @@ def _experiment(data: Data, fits: Sequence[Fit], sizes: Sequence[int]) -> dict[s
         if fit.seed not in seeds.setdefault(fit.label, []):
             seeds[fit.label].append(fit.seed)
     return {
-        "classes": data.task.emotions,
+        # Pairs, and the very rows: the order of the classes decides which are drawn.
+        "classes": [[name, list(held)] for name, held in data.task.emotions.items()],
+        "rows": _rows_digest(data),
         "split": data.split,
         "fingerprint": data.store["fingerprint"],
         "source": data.store["dataset"]["sha256"],
@@ -188,3 +208,13 @@ def _experiment(data: Data, fits: Sequence[Fit], sizes: Sequence[int]) -> dict[s
         "seeds": seeds,
         "sizes": list(sizes),
     }
+
+
+def _rows_digest(data: Data) -> str:
+    """Return a hex sha256 of which images are in which split, in order, under which class."""
+    digest = hashlib.sha256()
+    for part in (data.train, data.validation, data.test):
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part.digest.tobytes())
+        digest.update("\0".join(part.y).encode())
+    return digest.hexdigest()

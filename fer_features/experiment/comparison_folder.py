@@ -37,7 +37,7 @@ def claimed(folder: Path, experiment: Mapping[str, Any]) -> Iterator[None]:
         with lock:
             for partial in folder.glob("fits/.*.partial"):  # a killed process left it
                 shutil.rmtree(partial, ignore_errors=True)
-            if not begun:
+            if not begun or _read_summary(folder)["experiment"] != plain(experiment):
                 _write_json(folder, {"complete": False, "experiment": experiment, "fits": []})
             try:
                 yield
@@ -51,6 +51,13 @@ def claimed(folder: Path, experiment: Mapping[str, Any]) -> Iterator[None]:
         raise RunError(
             f"{folder}: cannot be written ({error.strerror}). Choose another folder with -o."
         ) from error
+
+
+def settle(folder: Path, experiment: Mapping[str, Any], selected: Mapping[str, str]) -> None:
+    """Write down what is selected, before any of it meets a test image: it cannot change then."""
+    if "selected" not in _read_summary(folder):
+        document = {"complete": False, "experiment": experiment, "fits": []}
+        _write_json(folder, document | {"selected": _settings(selected)})
 
 
 def write_summary(
@@ -86,7 +93,7 @@ def write_summary(
     document = {
         "complete": True,
         "experiment": experiment,
-        "selected": {label: json.loads(setting) for label, setting in selected.items()},
+        "selected": _settings(selected),
         "fits": rows,
     }
     table = folder / "results.csv.new"
@@ -117,10 +124,16 @@ def load_results(folder: str | Path) -> list[Result]:
 
 
 def _is_begun(folder: Path, experiment: Mapping[str, Any]) -> bool:
-    """Whether the folder holds this experiment; RunError if it holds anything else."""
+    """Whether the folder holds this experiment; RunError if it holds anything else.
+
+    Until a selection is made, other settings, seeds and sizes make it no other experiment: what
+    is fitted counts, and no test image was seen.
+    """
     if (folder / "results.json").exists():
-        there = _read_summary(folder)["experiment"]
-        unlike = [name for name in experiment if there.get(name) != experiment[name]]
+        summary = _read_summary(folder)
+        there = summary["experiment"]
+        free = () if "selected" in summary else ("settings", "seeds", "sizes")
+        unlike = [n for n in experiment if there.get(n) != experiment[n] and n not in free]
         if unlike:
             raise RunError(
                 f"{folder}: a comparison with other {', '.join(unlike)}, expected this one's. "
@@ -132,6 +145,10 @@ def _is_begun(folder: Path, experiment: Mapping[str, Any]) -> bool:
     if folder.is_dir() and any(each.name != LOCK for each in folder.iterdir()):
         raise RunError(f"{folder}: already holds files, expected a new or an empty folder.")
     return False
+
+
+def _settings(selected: Mapping[str, str]) -> dict[str, Any]:
+    return {label: json.loads(setting) for label, setting in selected.items()}
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,7 +172,9 @@ def _read_summary(folder: Path) -> dict[str, Any]:
         raise RunError(f"{place}: not JSON ({error}). Compare again into a new folder.") from error
     found = summary.get("format") if isinstance(summary, dict) else None
     if found != FORMAT:
-        raise RunError(f"{place}: format {found!r}, expected {FORMAT!r}.")
+        raise RunError(
+            f"{place}: format {found!r}, expected {FORMAT!r}. Name the folder of a comparison."
+        )
     version = summary.get("format_version")
     if version != FORMAT_VERSION:
         raise RunError(

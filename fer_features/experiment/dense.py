@@ -168,10 +168,10 @@ class DenseHead(Head):
             seed=int(self.seed),
             progress=progress,
         )
-        if not all(np.isfinite(array).all() for array in trained.weights):
+        if not np.isfinite(trained.history[trained.best_epoch - 1]["val_loss"]):
             raise OptionError(
                 f"DenseHead: training diverged with learning_rate={self.learning_rate!r}, "
-                "expected finite weights. Pass a smaller one."
+                "expected a finite validation loss. Pass a smaller one."
             )
         weights = [array.astype(np.float64) for array in trained.weights]
         pairs = list(zip(weights[::2], weights[1::2], strict=True))

@@ -18,12 +18,13 @@ import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
-from fer_features.errors import TaskError
+from fer_features.errors import RunError, TaskError
 from fer_features.experiment.run_folder import (
     FIELDS,
     SPLITS,
     plain,
     read_run,
+    seed_parameter,
     update_run,
     write_next_run,
     write_run,
@@ -100,7 +101,8 @@ def evaluate(head: Any, data: "Data", *, test: bool = True) -> "Result":
     if "test" in parts and (alone := _unleaked(parts["test"], data, classes)) is not None:
         scored["unleaked"] = score(list(alone["target"]), _probabilities(alone, classes), classes)
     params = plain(head.get_params())
-    seed = params.pop("seed", None)
+    name = seed_parameter(head)
+    seed = params.pop(name) if isinstance(params.get(name), int) else None
     fit_seconds = getattr(head, "fit_seconds_", None)
     return Result(
         head=getattr(head, "name", type(head).__name__),
@@ -225,10 +227,40 @@ class Result:
         Raises
         ------
         RunError
-            The folder is missing, damaged, of another format or of a newer version.
+            The folder is missing, damaged, of another format or of a newer version, or its
+            scores are not those of its predictions.
         """
         document, predictions = read_run(Path(folder))
-        return cls(**{name: document[name] for name in FIELDS}, predictions=predictions)
+        result = cls(**{name: document[name] for name in FIELDS}, predictions=predictions)
+        _check_agreement(result, Path(folder))
+        return result
+
+
+def _check_agreement(result: Result, folder: Path) -> None:
+    """Check that a run's scores follow from its predictions: neither was changed by itself."""
+    advice = "One of the two was changed: fit the head again."
+    for split in (name for name in SPLITS if name in result.scores):
+        kept = result.scores[split]
+        rows = result.predictions[result.predictions["split"] == split]
+        p = _probabilities(rows, result.classes)
+        wrong = np.flatnonzero(
+            (np.abs(p.sum(axis=1) - 1) > 1e-6)
+            | (p < 0).any(axis=1)
+            | ~rows["target"].isin(result.classes).to_numpy()
+            | (decide(p, result.classes) != rows["predicted"].to_numpy(dtype=str))
+        )
+        if len(wrong):
+            raise RunError(
+                f"{folder}/predictions.csv row {rows.index[wrong[0]] + 1}: not a class and its "
+                f"probabilities, the predicted one the largest. {advice}"
+            )
+        found = score(list(rows["target"]), p, result.classes)
+        for name in ("confusion", "accuracy", "log_loss"):
+            if not np.allclose(found[name], kept[name], rtol=1e-9):
+                raise RunError(
+                    f"{folder}/metrics.json: {split} {name} {kept[name]}, expected {found[name]} "
+                    f"as predictions.csv has it. {advice}"
+                )
 
 
 def _predict(head: Any, split: "Split", name: str, classes: tuple[str, ...]) -> pd.DataFrame:

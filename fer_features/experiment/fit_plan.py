@@ -16,7 +16,7 @@ from sklearn.model_selection import ParameterGrid
 from fer_features.errors import OptionError
 from fer_features.experiment.layers import Head
 from fer_features.experiment.logistic import LogisticHead
-from fer_features.experiment.run_folder import plain, safe_name
+from fer_features.experiment.run_folder import plain, safe_name, seed_parameter
 from fer_features.experiment.task import Data
 
 Grid = Mapping[str, Mapping[str, Sequence[Any]]]
@@ -47,12 +47,14 @@ class Fit:
     @property
     def seed(self) -> Any:
         """The seed of the training, None of a head that has none."""
-        return self.head.get_params().get("seed")
+        name = seed_parameter(self.head)
+        return None if name is None else self.head.get_params()[name]
 
     @property
     def params(self) -> dict[str, Any]:
         """The head's parameters but for the seed: what is selected among."""
-        return {name: each for name, each in self.head.get_params().items() if name != "seed"}
+        seed = seed_parameter(self.head)
+        return {name: each for name, each in self.head.get_params().items() if name != seed}
 
     @property
     def setting(self) -> str:
@@ -85,8 +87,8 @@ def plan(
         for setting in ParameterGrid({k: list(v) for k, v in grid.get(label, {}).items()}):
             for seed in chosen if _draws(head) else chosen[:1]:
                 one = clone(head).set_params(**setting)
-                if "seed" in one.get_params():
-                    one.set_params(seed=seed)
+                if (name := seed_parameter(one)) is not None:
+                    one.set_params(**{name: seed})
                 if isinstance(one, Head):
                     one.check_parameters()
                 fit = _placed(Fit(label, one, None), folder)
@@ -153,14 +155,15 @@ def as_text(value: Any) -> str:
 
 def _draws(head: Any) -> bool:
     """Whether a seed changes a fit: a logistic head that is given validation rows draws nothing."""
-    return "seed" in head.get_params() and not isinstance(head, LogisticHead)
+    return seed_parameter(head) is not None and not isinstance(head, LogisticHead)
 
 
 def _check_values(label: str, head: Any, values: Mapping[str, Sequence[Any]]) -> None:
-    known = [name for name in head.get_params() if name != "seed"]
+    seed = seed_parameter(head)
+    known = [name for name in head.get_params() if name != seed]
     for name, tried in values.items():
-        if name == "seed":
-            raise OptionError(f"grid: {label}.seed, expected a parameter. Use seeds for that.")
+        if name == seed:
+            raise OptionError(f"grid: {label}.{seed}, expected a parameter. Use seeds for that.")
         if name not in known:
             raise OptionError(f"grid: {label} has no parameter {_but(name, known)}")
         if isinstance(tried, str) or not len(tried):

@@ -164,6 +164,12 @@ def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     return document, _read_predictions(folder, tuple(document["task"]["classes"]))
 
 
+def seed_parameter(head: Any) -> str | None:
+    """Return the name of the parameter that seeds a classifier, None of one without."""
+    params = head.get_params(deep=False)
+    return next((each for each in ("seed", "random_state") if each in params), None)
+
+
 def plain(value: Any) -> Any:
     """Return `value` in JSON's own types; a number that JSON has no word for becomes None."""
     if isinstance(value, Mapping):
@@ -195,8 +201,15 @@ def _write_files(
 
 def _read_metrics(folder: Path) -> dict[str, Any]:
     place = folder / "metrics.json"
+    if not folder.is_dir():
+        there = "a file" if folder.exists() else "no such folder"
+        raise RunError(f"{folder}: {there}, expected the folder of a run. Check the path.")
     if not place.is_file():
-        raise RunError(f"{folder}: no metrics.json, expected the folder of a run.")
+        only = "a report alone, " if (folder / "report.json").is_file() else ""
+        raise RunError(
+            f"{folder}: {only}no metrics.json, expected the folder of a run. Name runs or "
+            "comparisons, such as runs/0001-dense."
+        )
     try:
         document = json.loads(place.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except (OSError, ValueError) as error:
@@ -204,7 +217,7 @@ def _read_metrics(folder: Path) -> dict[str, Any]:
         raise RunError(f"{place}: not JSON ({reason}). Fit the head again.") from error
     found = document.get("format") if isinstance(document, dict) else None
     if found != FORMAT:
-        raise RunError(f"{place}: format {found!r}, expected {FORMAT!r}.")
+        raise RunError(f"{place}: format {found!r}, expected {FORMAT!r}. Name a run's folder.")
     version = document.get("format_version")
     if not isinstance(version, int) or version < 1:
         raise RunError(f"{place}: format_version {version!r}, expected {FORMAT_VERSION}.")

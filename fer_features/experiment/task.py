@@ -3,6 +3,7 @@
 Everything here is a pure function of each row's emotion, usage and digest.
 """
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -282,6 +283,8 @@ def _checked_classes(classes: object) -> Classes:
     for position, (name, emotions) in enumerate(groups):
         if not isinstance(name, str) or not name.strip():
             raise TaskError(f"classes: the name {name!r}, expected some text.")
+        if any(unicodedata.category(each) in ("Cc", "Cs") for each in name):
+            raise TaskError(f"classes: the name {name!r}, expected no control characters.")
         if name in [earlier for earlier, _ in groups[:position]]:
             raise TaskError(f"classes: {name!r} is given twice, expected different names.")
         if not emotions:

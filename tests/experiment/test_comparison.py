@@ -1,13 +1,19 @@
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from support import TINY, noise_faces
+from tqdm import tqdm
 
 from fer_features import DenseHead, LogisticHead, Result, Task, compare, extract
 from fer_features.errors import OptionError, RunError
@@ -45,6 +51,10 @@ def counted() -> None:
 
 def heads() -> dict[str, Any]:
     return {"dense": Dense(hidden=(6,), epochs=2), "logistic": LogisticHead(C=1e-3)}
+
+
+def stopped(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def everything(results: list[Result]) -> list[Any]:
@@ -155,6 +165,84 @@ def test_a_stopped_comparison_goes_on_where_it_stopped(finished, data, tmp_path)
     assert everything(results) == everything(finished[1])
 
 
+def test_until_one_is_selected_settings_may_change_and_fits_are_kept(data, tmp_path, monkeypatch):
+    call = {"seeds": range(2), "out": tmp_path / "runs"}
+    Dense.stop_before = 4
+    with pytest.raises(KeyboardInterrupt):
+        compare(data, heads(), grid=GRID, **call)
+    Dense.fits = Dense.stop_before = 0
+    # Stopped between the selection and the last test scores: now it is settled.
+    monkeypatch.setattr(Result, "update", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        compare(data, heads(), grid={"dense": {"l2": [1e-4, 1e-2]}}, **call)
+    assert Dense.fits == 2  # of the two settings one was there
+    with pytest.raises(RunError, match="comparison with other settings"):
+        compare(data, heads(), grid=GRID, **call)
+    monkeypatch.undo()
+    results = compare(data, heads(), grid={"dense": {"l2": [1e-4, 1e-2]}}, **call)
+    assert [r.params["l2"] for r in results if r.head == "dense"] == [1e-4, 1e-4, 1e-2, 1e-2]
+    assert Dense.fits == 2
+    assert everything(load_results(call["out"])) == everything(results)
+
+
+def test_a_setting_that_diverges_names_itself_and_can_be_left_out(data, tmp_path):
+    rates = {"dense": {"learning_rate": [1e-3, 1e30]}}
+    with pytest.raises(OptionError, match=r"diverged with learning_rate=1e\+30.*smaller"):
+        compare(data, heads(), grid=rates, seeds=[0], out=tmp_path / "runs")
+    assert Dense.fits == 2
+    compare(data, heads(), seeds=[0], out=tmp_path / "runs")
+    assert Dense.fits == 2
+
+
+def test_other_scikit_learn_classifiers_are_compared_too(data, tmp_path):
+    named = {
+        "forest": RandomForestClassifier(5),
+        "piped": make_pipeline(StandardScaler(), LogisticRegression()),
+        "ours": LogisticHead(C=1e-3),
+    }
+    results = compare(data, named, seeds=range(2), out=tmp_path / "runs")
+    assert [(r.head, r.seed) for r in results] == [
+        ("forest", 0), ("forest", 1), ("piped", None), ("ours", 0)
+    ]  # fmt: skip
+    forests = [r.predictions.drop(columns="source").to_csv() for r in results[:2]]
+    assert forests[0] != forests[1]
+    again = compare(data, named, seeds=range(2), out=tmp_path / "runs")
+    assert everything(again) == everything(results)
+    # Not kept, such a fit is done again where only its test scores were missing.
+    for fit in json.loads((tmp_path / "runs" / "results.json").read_text())["fits"]:
+        result = Result.load(tmp_path / "runs" / fit["folder"])
+        del result.scores["test"]
+        rows = result.predictions
+        replace(result, predictions=rows[rows["split"] != "test"]).update(
+            tmp_path / "runs" / fit["folder"]
+        )
+    assert everything(compare(data, named, seeds=range(2), out=tmp_path / "runs")) == everything(
+        results
+    )
+
+
+def test_the_time_left_is_that_of_the_fits_left(finished, data, tmp_path, monkeypatch):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    for lost in (folder / "fits").glob("logistic-*"):
+        shutil.rmtree(lost)
+    seen = []
+
+    class Seen(tqdm):
+        def update(self, n: float | None = 1) -> bool | None:
+            super().update(n)
+            seen.append((self.initial, self.n, self.total, self._ema_dn()))
+            return None
+
+    monkeypatch.setattr("fer_features.experiment.comparison.tqdm", Seen)
+    call = {"grid": GRID, "seeds": range(2), "sizes": [20, 60], "out": folder}
+    compare(data, heads(), progress=True, **call)
+    # Of 11 fits 8 are kept: after each new one, one fit is what the clock saw.
+    assert [(n, total) for _, n, total, _ in seen] == [(5, 11), (10, 11), (11, 11)]
+    assert seen[-1][0] == 8
+    assert all(ema <= 1 for *_, ema in seen)
+
+
 def test_fits_that_were_lost_are_done_again(finished, data, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(finished[0], folder)
@@ -181,15 +269,19 @@ def test_fits_side_by_side_equal_fits_one_by_one_to_the_bit(finished, data, tmp_
         ({"seeds": range(3)}, "seeds"),
         ({"grid": {}}, "settings"),
         ({"sizes": []}, "sizes"),
-        ({"task": Task(per_class="min", split_seed=1)}, "split"),
+        ({"task": Task(per_class="min", split_seed=1)}, "rows, split"),
+        ({"task": Task(dict(reversed(Task().emotions.items())), "min")}, "classes, rows, split"),
+        ({"task": Task({"a": "happiness", "b": "fear"}, "min")}, "classes, rows, split"),
+        ({"backbone": replace(TINY, weights="random:1")}, "fingerprint"),
+        ({"limit": 499}, "rows, split, source"),
     ],
 )
-def test_a_folder_of_another_comparison_is_refused(finished, data, tmp_path_factory, change, named):
+def test_a_folder_of_another_comparison_is_refused(finished, data, tmp_path, change, named):
     arguments = {"grid": GRID, "seeds": range(2), "sizes": [20, 60], **change}
-    if "task" in arguments:
-        store = tmp_path_factory.getbasetemp() / "other.h5"
-        other = extract(noise_faces(500, copies=False), store, backbone=TINY)
-        data = arguments.pop("task").select(other)
+    task = arguments.pop("task", data.task)
+    faces = noise_faces(arguments.pop("limit", 500), copies=False)
+    store = extract(faces, tmp_path / "s.h5", backbone=arguments.pop("backbone", TINY))
+    data = task.select(store)
     with pytest.raises(RunError, match=f"comparison with other {named}, expected this one's"):
         compare(data, heads(), out=finished[0], **arguments)
     assert Dense.fits == 0

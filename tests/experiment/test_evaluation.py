@@ -21,7 +21,7 @@ from fer_features.experiment.scoring import SCORES, by_emotion, decide, score
 from fer_features.experiment.task import Data, Split, Task
 from fer_features.faces.dataset import EMOTIONS
 
-AWKWARD = {'"NA"': ["happiness"], "null": ["anger", "fear"], "1,5\n<b>": ["sadness"]}
+AWKWARD = {'"NA"': ["happiness"], "null": ["anger", "fear"], "1,5 <b>": ["sadness"]}
 CLASSES = {
     "two": Task().emotions,
     "seven": Task.all_emotions().emotions,
@@ -339,6 +339,19 @@ def edited(run: Path, change: Any) -> None:
     path.write_text(json.dumps(document))
 
 
+def rewritten(run: Path, change: Any) -> None:
+    path = run / "predictions.csv"
+    table = pd.read_csv(path, dtype="str", keep_default_na=False)
+    change(table).to_csv(path, index=False)
+
+
+def swapped(table: pd.DataFrame) -> pd.DataFrame:
+    """Say the other class in the second row, and leave its probabilities."""
+    said = table["predicted"].to_numpy(copy=True)
+    said[1] = next(name for name in table["target"].unique() if name != said[1])
+    return table.assign(predicted=said)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -355,6 +368,16 @@ def edited(run: Path, change: Any) -> None:
         (lambda run: edited(run, lambda d: d.update(task={})), "names no classes"),
         (lambda run: edited(run, lambda d: d.update(seed="x")), "'seed' is not as the format"),
         (lambda run: edited(run, lambda d: d["params"].update(C=math.nan)), "NaN is not a JSON"),
+        (
+            lambda run: edited(run, lambda d: d["scores"]["test"].update(accuracy=0.99)),
+            r"metrics.json: test accuracy 0\.99, expected 0\.\d+ as predictions\.csv has it",
+        ),
+        (
+            lambda run: edited(run, lambda d: d["scores"]["test"].update(log_loss=0.1)),
+            "test log_loss 0.1, expected",
+        ),
+        (lambda run: rewritten(run, lambda rows: rows[:-1]), "test confusion .* expected"),
+        (lambda run: rewritten(run, swapped), r"predictions\.csv row 2: not a class and its prob"),
         (lambda run: (run / "predictions.csv").unlink(), r"no predictions\.csv"),
         (lambda run: (run / "predictions.csv").write_text(""), r"predictions\.csv: not readable"),
         (lambda run: (run / "predictions.csv").write_text("a,b\n1,2\n"), "columns a, b, expected"),

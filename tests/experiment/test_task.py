@@ -200,6 +200,7 @@ def test_leaked_counts_test_images_with_copies_in_the_other_splits(fer2013):
         ({"classes": {"a": "fear"}}, "1 given, expected two or more"),
         ({"classes": {"a": "fear", "b": ()}}, "class 'b': no emotions"),
         ({"classes": {"a": "fear", " ": "anger"}}, "the name ' '"),
+        ({"classes": {"a": "fear", "b\r": "anger"}}, r"'b\\r', expected no control characters"),
         ({"classes": [("a", "fear"), ("a", "anger")]}, "'a' is given twice"),
         ({"classes": 3}, "expected a mapping"),
         ({"per_class": 0}, "per_class: 0, expected"),
