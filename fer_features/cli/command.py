@@ -28,6 +28,9 @@ class Command(click.Command):
     tracebacks.
     """
 
+    stopped = "What is finished is kept; the same call goes on with it."
+    """What is said of a stopped call; a command that keeps something else sets it."""
+
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         signal.signal(signal.SIGTERM, _terminate)
         debug = "--debug" in (kwargs.get("args") or sys.argv)
@@ -40,9 +43,9 @@ class Command(click.Command):
         except FerFeaturesError as error:
             status = _fail(_one_line(str(error)), 2, debug)
         except (click.Abort, KeyboardInterrupt):
-            status = _fail("stopped by Ctrl-C. What is finished is kept; call again.", 130, debug)
+            status = _fail(f"stopped by Ctrl-C. {self.stopped}", 130, debug)
         except _Terminated:
-            status = _fail("stopped by SIGTERM. What is finished is kept; call again.", 143, debug)
+            status = _fail(f"stopped by SIGTERM. {self.stopped}", 143, debug)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             status = 1
@@ -93,6 +96,16 @@ def show_messages(quiet: bool) -> None:
     logger = logging.getLogger("fer_features")
     logger.handlers = [handler]
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+def show_notices(results: Any) -> None:
+    """Print on standard error what must be known before any number: untrained weights, ..."""
+    from fer_features.report.summary import sections
+    from fer_features.report.words import notices
+
+    given = results if isinstance(results, list) else [results]
+    for notice in notices([r for r in given if "test" in r.scores], sections(given)):
+        logging.getLogger("fer_features").info(notice)
 
 
 def task_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from fer_features.cli.command import (
     SETTINGS,
@@ -14,6 +15,7 @@ from fer_features.cli.command import (
     make_task,
     messages_options,
     show_messages,
+    show_notices,
     task_options,
 )
 from fer_features.cli.grid import parse_grid
@@ -125,9 +127,7 @@ def main(
     from fer_features.experiment.run_folder import check_free, next_folder
 
     if len(paths) > 1 or (paths and paths[0].is_dir()):
-        if grid or sizes:
-            option = "--grid" if grid else "--sizes"
-            raise click.UsageError(f"{option}: given runs that exist, expected a store to fit to.")
+        _refuse_options_of_fits()
         from fer_features.experiment.comparison_folder import load_results
 
         results = [result for path in paths for result in load_results(path)]
@@ -144,6 +144,7 @@ def main(
         data = task.select(find_store(paths[0] if paths else None))
         shown = _faces(faces)
         folder = output or next_folder("compare")
+        main.stopped = f"What is finished is kept; the same call with -o {folder} goes on with it."
         results = compare(
             data,
             chosen,
@@ -155,10 +156,29 @@ def main(
             progress=not quiet,
         )
     from fer_features.report.page import write_report
+    from fer_features.report.summary import sections
+    from fer_features.report.words import answer
 
+    show_notices(results)
     command = shlex.join(["fer-compare", *sys.argv[1:]])
-    click.echo(f"Report: {write_report(results, folder, faces=shown, command=command)}")
+    report = write_report(results, folder, faces=shown, command=command)
+    for part in sections(results):
+        click.echo(answer(part))
+    click.echo(f"Report: {report}")
     return 0
+
+
+def _refuse_options_of_fits() -> None:
+    """Refuse options that say how to fit where finished runs are given."""
+    context = click.get_current_context()
+    shared = {"paths", "faces", "output", "quiet"}
+    for option in context.command.params:
+        name = str(option.name)
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and option.expose_value and name not in shared:
+            raise click.UsageError(
+                f"{option.opts[0]}: given runs that exist, expected a store to fit to."
+            )
 
 
 def _faces(source: Path | None) -> Any:
@@ -174,7 +194,10 @@ def _heads(names: str) -> dict[str, Any]:
     from fer_features.experiment.heads import HEADS
 
     parse = Name(tuple(HEADS))
-    return {name: HEADS[parse(name)]() for name in names.split(",")}
+    try:
+        return {name: HEADS[parse(name)]() for name in names.split(",")}
+    except click.BadParameter as error:
+        raise click.UsageError(f"--heads: {error.message}") from None
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from fer_features.cli.command import (
     make_task,
     messages_options,
     show_messages,
+    show_notices,
     task_options,
 )
 
@@ -133,10 +134,12 @@ def main(
     from fer_features.report.page import write_report
 
     check_free(output or next_folder(head))
+    main.stopped = "Nothing was written."
     data = task.select(find_store(store))
     result = fit_and_evaluate(unfitted, data, progress=not quiet)
     folder = result.save(output)
     report = write_report(result, folder, command=shlex.join(["fer-fit-head", *sys.argv[1:]]))
+    show_notices(result)
     click.echo(_table(result))
     click.echo(f"Report: {report}")
     return 0

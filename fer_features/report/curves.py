@@ -78,7 +78,7 @@ def calibration(
                 came,
                 linestyle=STROKES[i % len(STROKES)],
                 color=colour(i),
-                label=short(names[i], 34),
+                label=names[i],
             )
             axes.scatter(said, came, s=8 + 160 * images, color=colour(i), alpha=0.8)
         figure.legend(loc="outside upper center", ncols=1)
@@ -101,9 +101,7 @@ def emotions(
                     axes.plot([around.low, around.high], [at, at], color=colour(i))
             share = [value for value, _ in of_head]
             marker = _MARKERS[i % len(_MARKERS)]
-            axes.scatter(
-                share, y, s=44, marker=marker, color=colour(i), label=short(names[i], 34), zorder=3
-            )
+            axes.scatter(share, y, s=44, marker=marker, color=colour(i), label=names[i], zorder=3)
         axes.set_yticks(range(len(rows)), [short(row, 28) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(left=0)
@@ -131,7 +129,7 @@ def sizes(
                 marker=_MARKERS[i % len(_MARKERS)],
                 linestyle=STROKES[i % len(STROKES)],
                 color=colour(i),
-                label=short(names[i], 34),
+                label=names[i],
             )
             if any(len(each) > 1 for each in losses):
                 low, high = [min(each) for each in losses], [max(each) for each in losses]
@@ -175,7 +173,7 @@ def _lines(axes: Axes, names: Sequence[str], curves: Sequence[Sequence[Curve]]) 
                 linestyle=STROKES[i % len(STROKES)],
                 color=colour(i),
                 alpha=1.0 if len(lines) == 1 else 0.7,
-                label=short(names[i], 34) if j == 0 else None,
+                label=names[i] if j == 0 else None,
             )
 
 

@@ -11,9 +11,20 @@ from fer_features.report.tables import NOTHING, Cell, Table
 _SIZED = ("train", "validation", "test")
 
 
-def data_table(section: Section) -> Table:
-    """Tabulate how many images of each class are in each split."""
-    sizes = section.first.split.get("sizes", {})
+def data_tables(section: Section) -> list[Table]:
+    """Tabulate how many images of each class are in each split, for each unlike one."""
+    unlike = distinct(group.results[0].split.get("sizes", {}) for group in section.groups)
+    if len(unlike) == 1:
+        return [_data_table(section, unlike[0], "")]
+    return [
+        _data_table(section, sizes, ": " + ", ".join(
+            group.label for group in section.groups if group.results[0].split["sizes"] == sizes
+        ))
+        for sizes in unlike
+    ]  # fmt: skip
+
+
+def _data_table(section: Section, sizes: dict[str, dict[str, int]], whose: str) -> Table:
     rows = []
     for name in section.classes:
         emotions = ", ".join(section.first.task["classes"][name])
@@ -22,7 +33,7 @@ def data_table(section: Section) -> Table:
     totals = [sum(int(n) for n in sizes.get(split, {}).values()) for split in _SIZED]
     rows.append((Cell("all"), Cell(""), *(Cell(f"{n:,}") for n in (*totals, sum(totals)))))
     columns = ("Class", "Emotions", "Training", "Validation", "Test", "Together")
-    return Table("Images of each class in each split", columns, tuple(rows), numbers=2)
+    return Table(f"Images of each class in each split{whose}", columns, tuple(rows), numbers=2)
 
 
 def data_note(section: Section) -> str:
@@ -129,6 +140,8 @@ _BY_EMOTION = {
 def _taken_for(fits: Sequence[dict[str, Any]]) -> tuple[str, str]:
     mean = {name: np.mean([fit["mistaken"][name] for fit in fits]) for name in fits[0]["mistaken"]}
     most = max(mean, key=mean.__getitem__)
+    if not mean[most]:
+        return NOTHING, ""
     return most, f"{mean[most] / fits[0]['images']:.1%}"
 
 

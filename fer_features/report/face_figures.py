@@ -113,4 +113,5 @@ def _show(axes: Axes, face: npt.NDArray[np.uint8]) -> None:
 
 
 def _spaced(rows: pd.DataFrame, n: int) -> pd.DataFrame:
-    return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, n).round().astype(int))]
+    spaced = np.linspace(0, max(len(rows) - 1, 0), n).round().astype(int)
+    return rows.iloc[np.unique(spaced)[: len(rows)]]

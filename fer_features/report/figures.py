@@ -48,7 +48,7 @@ def accuracies(
             ha="center",
             color=MUTED,
         )
-        axes.set_yticks(range(len(names)), [short(name, 24) for name in names])
+        axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.4, -0.5)
         axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g}%")
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))

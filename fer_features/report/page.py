@@ -4,6 +4,7 @@ The page loads nothing: its style and its figures are inside it, and its own pol
 rest. Nothing here imports TensorFlow.
 """
 
+import json
 import re
 import uuid
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fer_features.errors import RunError
 from fer_features.experiment.evaluation import Result
 from fer_features.faces.dataset import FaceDataset
-from fer_features.report import data_tables, provenance, summary, tables, words
+from fer_features.report import data_tables, provenance, record, summary, tables, words
 from fer_features.report.pictures import SHOWN_GROUPS, Picture, pictures
 from fer_features.report.summary import Section
 
@@ -28,7 +29,9 @@ def write_report(
     faces: FaceDataset | None = None,
     command: str | None = None,
 ) -> Path:
-    """Write ``report.html``, ``report.md`` and each figure as PNG into a folder.
+    """Write ``report.html``, ``report.md``, their data and each figure as PNG into a folder.
+
+    The data are ``report.json``, all that is tabulated, and ``report.csv``, a line a score.
 
     Parameters
     ----------
@@ -37,8 +40,8 @@ def write_report(
         other images or classes get sections of their own; those without test scores, which a
         comparison did not select, are only counted, or make the curve over training images.
     out : path
-        The folder, made if it is missing. An earlier report in it is replaced; no other file is
-        touched.
+        The folder, made if it is missing. An earlier report in it is replaced, and those of its
+        figures removed that this one has not; no other file is touched.
     title : str, optional
         The page's heading; by default it names the heads and the data.
     faces : FaceDataset, optional
@@ -72,18 +75,37 @@ def write_report(
         "passes": provenance.pass_note(fits),
         "parts": [_content(*each, command) for each in zip(parts, pictured, strict=True)],
     }
+    drawn = {picture.file: picture.drawing.png for each in pictured for picture in each}
+    texts = {
+        "report.md": _markdown(content),
+        "report.csv": record.as_csv(parts),
+        "report.json": record.as_json(content["title"], content["notices"], parts, list(drawn)),
+        "report.html": _html(content),
+    }
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for picture in [picture for drawn in pictured for picture in drawn]:
-            _write(folder / picture.file, picture.drawing.png)
-        for name, text in (("report.md", _markdown(content)), ("report.html", _html(content))):
-            _write(folder / name, text.encode("utf-8"))
+        stale = _earlier_figures(folder) - set(drawn)
+        for name, text in texts.items():
+            drawn[name] = text.encode("utf-8")
+        for name, data in drawn.items():
+            _write(folder / name, data)
+        for name in stale:
+            (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise RunError(
             f"{out}: cannot be written ({error.strerror or error}). Name another folder."
         ) from error
     return folder / "report.html"
+
+
+def _earlier_figures(folder: Path) -> set[str]:
+    """Return the figures that the report in a folder has, by its own account."""
+    try:
+        named = json.loads((folder / "report.json").read_text(encoding="utf-8"))["figures"]
+        return {name for name in named if re.fullmatch(r"[a-z0-9-]+\.png", name)}
+    except (OSError, ValueError, TypeError, LookupError):
+        return set()
 
 
 def _content(part: Section, drawn: list[Picture], command: str | None) -> dict[str, Any]:
@@ -93,6 +115,7 @@ def _content(part: Section, drawn: list[Picture], command: str | None) -> dict[s
     return {
         "answer": words.answer(part),
         "selection": words.selection(part),
+        "settings": tables.settings_table(part),
         "caution": words.caution(part),
         "scores": tables.score_table(part),
         "score_note": tables.score_note(part),
@@ -112,7 +135,7 @@ def _content(part: Section, drawn: list[Picture], command: str | None) -> dict[s
         "cost": provenance.cost_table(part),
         "cost_note": provenance.cost_note(part),
         "fits": provenance.fits_table(part),
-        "data": data_tables.data_table(part),
+        "data": data_tables.data_tables(part),
         "data_note": data_tables.data_note(part),
         "leaks": data_tables.leak_table(part),
         "commands": provenance.commands(part, command),

@@ -14,7 +14,7 @@ from fer_features.experiment.scoring import calibration
 from fer_features.faces.dataset import FaceDataset
 from fer_features.report import curves, figures, summary, tables
 from fer_features.report.face_figures import Drawn, face_figures
-from fer_features.report.style import Drawing, render
+from fer_features.report.style import Drawing, legends, render
 from fer_features.report.summary import Group, Section
 from fer_features.report.tables import Table
 from fer_features.report.words import interval_said, size_curve, size_said
@@ -71,7 +71,7 @@ def pictures(part: Section, prefix: str, faces: FaceDataset | None = None) -> li
 
 def _common(part: Section, shown: Sequence[Group]) -> Iterator[Drawn]:
     """Draw what sets heads beside one another."""
-    names = [group.label for group in shown]
+    names = legends([group.label for group in shown], 24)
     chance = part.chance[1]
     yield Drawn(
         "accuracy",
@@ -106,7 +106,7 @@ def _common(part: Section, shown: Sequence[Group]) -> Iterator[Drawn]:
             "seeds.",
             "Validation log loss over training images. " + " ".join(map(size_said, sized)),
             curves.sizes(
-                [group.label for group in sized],
+                legends([group.label for group in sized], 34),
                 [(list(curve), list(curve.values())) for curve in map(size_curve, sized)],
             ),
             tables.size_table(sized),
@@ -120,9 +120,13 @@ def _ranking(part: Section, shown: Sequence[Group]) -> Iterator[Drawn]:
         if len(part.classes) == 2
         else "averaged over the classes, each against the rest"
     )
+    names = legends([group.label for group in shown], 34)
     labels = {
-        score: [f"{g.label}, {short} {g.mean('test', score):.3f}" for g in shown]
-        for score, short in (("roc_auc", "AUC"), ("average_precision", "AP"))
+        score: [
+            f"{name}, {said} {g.mean('test', score):.3f}"
+            for name, g in zip(names, shown, strict=True)
+        ]
+        for score, said in (("roc_auc", "AUC"), ("average_precision", "AP"))
     }
     yield Drawn(
         "roc",
@@ -162,12 +166,16 @@ def _calibration(part: Section, shown: Sequence[Group]) -> Drawn:
         if len(part.classes) == 2
         else "the probability of the class that was named"
     )
-    names = [f"{g.label}, ECE {g.mean('test', 'ece') or 0:.3f}" for g in shown]
+    names = [
+        f"{name}, ECE {group.mean('test', 'ece') or 0:.3f}"
+        for name, group in zip(legends([g.label for g in shown], 34), shown, strict=True)
+    ]
     return Drawn(
         "calibration",
         "Is a probability what it says?",
         f"Of {event}, 10 equal-width bins, larger dots for more images; below the dotted line, "
-        "too much was said. A line pools its seeds; ECE is the mean distance to the dotted line.",
+        "too much was said. A line pools its seeds; ECE is each fit's own mean distance to the "
+        "dotted line, averaged over the seeds.",
         "Calibration curves. Expected calibration error: " + _means(shown, "ece"),
         curves.calibration(
             names,
@@ -194,7 +202,7 @@ def _emotions(shown: Sequence[Group]) -> Drawn:
         )
         + ".",
         curves.emotions(
-            [group.label for group in shown],
+            legends([group.label for group in shown], 34),
             rows,
             [[group.errors[name] for name in first] for group in shown],
         ),
@@ -289,4 +297,4 @@ def _lowest(histories: Sequence[Sequence[dict[str, Any]]], score: str) -> str:
 def _slug(label: str, i: int) -> str:
     """Return a file name's part that no two heads share."""
     plain = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
-    return plain if re.fullmatch(r"[a-z0-9]+", label) else f"{i + 1}-{plain}"[:48].rstrip("-")
+    return plain if re.fullmatch(r"[a-z][a-z0-9]*", label) else f"{i + 1}-{plain}"[:48].rstrip("-")

@@ -14,24 +14,29 @@ from fer_features.report.tables import NOTHING, Cell, Table, facts
 
 
 def fits_table(section: Section) -> Table:
-    """Tabulate every fit: what it cost and how it did."""
+    """Tabulate every fit: what it cost and how it did; those for the curve over sizes last."""
     rows = []
-    for group in section.groups:
-        for result in group.results:
+    sized = [(group, group.sized) for group in section.groups]
+    for group, results in [*((group, group.results) for group, _ in section.settings), *sized]:
+        for result in results:
             seconds = result.seconds.get("fit")
+            images = sum(result.split["sizes"]["train"].values())
+            test = result.scores.get("test", {}).get("accuracy")
             rows.append(
                 (
                     Cell(group.label),
+                    Cell(f"{images:,}"),
                     Cell(NOTHING if result.seed is None else str(result.seed)),
                     Cell(NOTHING if seconds is None else f"{seconds:,.2f}"),
                     Cell(f"{len(result.history):,}"),
                     Cell(f"{result.scores['validation']['log_loss']:.4f}"),
                     Cell(f"{result.scores['validation']['accuracy']:.4f}"),
-                    Cell(f"{result.scores['test']['accuracy']:.4f}"),
+                    Cell(NOTHING if test is None else f"{test:.4f}"),
                 )
             )
     columns = (
         "Head",
+        "Training images",
         "Seed",
         "Fit, s",
         "Epochs or C tried",
@@ -97,37 +102,45 @@ def cost_note(section: Section) -> str:
     """Say what the same fits would have cost with the backbone in every epoch, as computed."""
     results = [result for own in _by_head(section).values() for result in own]
     computed = _computed(results)
-    made = section.first.store.get("provenance", {})
-    rate, once = made.get("images_per_second"), made.get("seconds")
+    passes = [store.get("provenance", {}) for store in distinct(r.store for r in results)]
+    once = sum(made.get("seconds") or 0.0 for made in passes)
     if computed is None or not once:
         return (
             "What the backbone in every epoch would have cost cannot be computed: no rate is known."
         )
     fitted = sum(result.seconds.get("fit") or 0.0 for result in results)
     times = computed / (once + fitted)
+    rates = " and ".join(f"{made['images_per_second']:,.1f}" for made in passes)
+    verdict = (
+        f"{times:,.0f} times less"
+        if times >= 2
+        else "so few fits do not repay a pass over all images; each further one costs its own "
+        "seconds alone"
+    )
     return (
         f"Computed, not measured: with the backbone over training and validation images in every "
         f"epoch, as the original experiment had it, these {len(results):,} fits would take "
-        f"{_duration(computed)} at the pass's measured {rate:,.1f} images a second (logistic "
-        f"heads: one pass a fit). The seconds of pass and fits add up to "
-        f"{_duration(once + fitted)}: {times:,.0f} times less."
+        f"{_duration(computed)} at the measured {rates} images a second (logistic heads: one "
+        f"pass a fit). The seconds of pass and fits add up to {_duration(once + fitted)}: "
+        f"{verdict}."
     )
 
 
 def commands(section: Section, command: str | None) -> list[str]:
     """Return the command lines that give the same again."""
-    first = section.first
-    store = shlex.quote(str(first.store.get("name")))
-    lines = [f"fer-extract SOURCE -o {store}{_extract_options(first.store)}"]
+    stores = distinct(group.results[0].store for group in section.groups)
+    lines = ["# The embeddings:"]
+    lines += [f"fer-extract SOURCE -o {_path(store)}{_extract_options(store)}" for store in stores]
     if command is not None:
-        lines.append(command)
+        lines += ["# This report, as it was called:", command]
+    lines.append("# One fit of each head here:")
     for group in section.groups:
         result = group.results[0]
         given = _head_options(result)
         if given is not None:
             lines.append(
-                f"fer-fit-head {store} --head {result.head}{given}{_task_options(result)}"
-                f" --seed {result.seed or 0}"
+                f"fer-fit-head {_path(result.store)} --head {result.head}{given}"
+                f"{_task_options(result)} --seed {result.seed or 0}"
             )
     return lines
 
@@ -191,6 +204,11 @@ def _duration(seconds: float | None) -> str:
     if seconds < 120:
         return f"{seconds:,.1f} s"
     return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
+def _path(store: dict[str, Any]) -> str:
+    # Where stores are by default; the folder it really was in is no reader's business.
+    return shlex.quote(f"cache/{store.get('name')}")
 
 
 def _extract_options(store: dict[str, Any]) -> str:

@@ -6,8 +6,9 @@ colours exchanged. Figures are about 5 inches wide, legible at the width of a ph
 
 import io
 import re
+import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -123,5 +124,21 @@ def colour(i: int) -> str:
 
 def short(name: str, longest: int) -> str:
     """Return a name on one line, cut to a number of characters."""
-    flat = " ".join(name.split())
+    flat = _flat(name)
     return flat if len(flat) <= longest else flat[: longest - 1] + "…"
+
+
+def legends(names: Sequence[str], width: int) -> list[str]:
+    """Return names on two lines at most, numbered should any two be cut to the same."""
+    cut = [
+        "\n".join(textwrap.wrap(_flat(name), width, max_lines=2, placeholder="…")) for name in names
+    ]
+    if len(set(cut)) < len(cut):
+        cut = [f"{i}. {name}" for i, name in enumerate(cut, 1)]
+    return cut
+
+
+def _flat(name: str) -> str:
+    # matplotlib leaves labels out of a legend that begin with an underscore.
+    flat = " ".join(name.split())
+    return f" {flat}" if flat.startswith("_") else flat

@@ -5,7 +5,8 @@ the same images under the same classes stand side by side in a section; nothing 
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +17,7 @@ import pandas as pd
 from fer_features.experiment.bootstrap import Interval, emotion_errors, interval, resampled_scores
 from fer_features.experiment.evaluation import Result
 from fer_features.experiment.scoring import by_emotion
-from fer_features.experiment.significance import Pair, compare_pairs, result_digests
+from fer_features.experiment.significance import Pair, compare_pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,12 @@ class Group:
     label: str
     results: tuple[Result, ...]
     sized: tuple[Result, ...] = ()
+
+    @property
+    def times(self) -> str:
+        """How many fits are averaged, as "3 seeds"."""
+        n = len(self.results)
+        return f"{n} {'seeds' if len({result.seed for result in self.results}) == n else 'fits'}"
 
     def values(self, split: str, score: str) -> list[float]:
         """Return one score of each fit, those that could not be computed left out."""
@@ -100,6 +107,13 @@ class Section:
         """Every two groups compared, those that rank higher first."""
         return compare_pairs({group.label: group.results for group in self.ranked})
 
+    @cached_property
+    def settings(self) -> list[tuple[Group, bool]]:
+        """Every setting that was tried, as a group, and whether it was scored on test."""
+        tried = [list(group.results) for group in self.groups]
+        tried += _grouped(self.unselected).values()
+        return [(group, "test" in group.results[0].scores) for group in _label(tried)]
+
     @property
     def several_seeds(self) -> bool:
         """Return whether any group has more than one fit."""
@@ -108,19 +122,19 @@ class Section:
 
 def sections(results: Iterable[Result]) -> list[Section]:
     """Sort results into what may be compared; a fit given twice counts once."""
-    unlike: dict[str, dict[str, list[Result]]] = {}
+    given = {key([_group_key(result), result.seed, result.scores]): result for result in results}
+    unlike: dict[str, list[Result]] = {}
     untested: list[Result] = []
-    for result in results:
+    for result in given.values():
         if "test" not in result.scores:
             untested.append(result)
             continue
+        rows = test_rows(result)[["digest", "emotion", "target"]].sort_values("digest")
         # Pairs, for the order of the classes is part of the task.
-        comparable = key([list(result.task["classes"].items()), result_digests(result)])
-        alike = unlike.setdefault(comparable, {}).setdefault(_group_key(result), [])
-        if not any(_same(result, other) for other in alike):
-            alike.append(result)
+        comparable = key([list(result.task["classes"].items()), rows.to_numpy().tolist()])
+        unlike.setdefault(comparable, []).append(result)
     found = []
-    for by in unlike.values():
+    for by in map(_grouped, unlike.values()):
         origins = {_origin(fits[0]) for fits in by.values()}
         own = [result for result in untested if _origin(result) in origins]
         sized = [
@@ -171,12 +185,28 @@ def distinct(values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def key(value: Any) -> str:
-    """Return a text that equal values share."""
-    return json.dumps(value, sort_keys=True)
+    """Return a text that equal values share, 1 and 1.0 among them."""
+    return json.dumps(_as_floats(value), sort_keys=True)
+
+
+def _as_floats(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _as_floats(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_floats(each) for each in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _group_key(result: Result) -> str:
     return key([result.head, result.params, result.split, result.fingerprint])
+
+
+def _grouped(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """Sort fits into those that differ in nothing but the seed."""
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        found.setdefault(_group_key(result), []).append(result)
+    return found
 
 
 def _origin(result: Result) -> str:
@@ -189,33 +219,41 @@ def _setting(result: Result) -> str:
     return key([result.head, result.params, _origin(result)])
 
 
-def _same(one: Result, other: Result) -> bool:
-    return one.seed == other.seed and one.scores == other.scores
-
-
-def _label(groups: list[list[Result]], sized: Sequence[list[Result]]) -> tuple[Group, ...]:
-    """Name each group by its head and by what sets it apart from the head's other groups."""
-    labelled = []
-    for results, parts in zip(groups, sized, strict=True):
+def _label(
+    groups: list[list[Result]], sized: Sequence[list[Result]] | None = None
+) -> tuple[Group, ...]:
+    """Name each group by its head and by what sets it apart: no two have the same name."""
+    every = [results[0] for results in groups]
+    labelled: list[Group] = []
+    for results, parts in zip(groups, sized or [[] for _ in groups], strict=True):
         result = results[0]
-        rivals = [other[0] for other in groups if other[0].head == result.head]
+        rivals = [other for other in every if other.head == result.head]
         apart = [
             f"{name}={value_said(value)}"
             for name, value in result.params.items()
             if len({key(rival.params.get(name)) for rival in rivals}) > 1
         ]
-        differing: list[tuple[Callable[[Result], Any], str]] = [
-            (lambda r: r.fingerprint, f"backbone {result.fingerprint[:8]}"),
-            (lambda r: r.split, _split_label(result.split)),
+        apart += [
+            f"{name} {value}"
+            for name, value in _origins(result).items()
+            if len({_origins(other)[name] for other in every}) > 1
         ]
-        apart += [said for of, said in differing if len({key(of(r)) for r in rivals}) > 1]
         label = result.head + (f" ({', '.join(apart)})" if apart else "")
+        taken = sum(re.sub(r" #\d+$", "", group.label) == label for group in labelled)
         ordered = sorted(results, key=lambda each: (each.seed is not None, each.seed or 0))
-        labelled.append(Group(label, tuple(ordered), tuple(parts)))
+        named = f"{label} #{taken + 1}" if taken else label
+        labelled.append(Group(named, tuple(ordered), tuple(parts)))
     return tuple(labelled)
 
 
-def _split_label(split: dict[str, Any]) -> str:
-    protocol = split.get("protocol")
-    seed = "" if protocol == "usage" else f" {split.get('seed')}"
-    return f"{protocol} split{seed}, duplicates {split.get('duplicates')}"
+def _origins(result: Result) -> dict[str, str]:
+    """Return what may differ in where the fits of two groups come from."""
+    split = result.split
+    return {
+        "backbone": result.fingerprint[:8],
+        "split": f"{split.get('protocol')}",
+        "split seed": f"{split.get('seed')}",
+        "duplicates": f"{split.get('duplicates')}",
+        "per class": f"{split.get('per_class')}",
+        "training images": f"{sum(split.get('sizes', {}).get('train', {}).values()):,}",
+    }

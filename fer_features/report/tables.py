@@ -87,6 +87,32 @@ def spread_table(section: Section, split: str) -> Table:
     return Table(caption, ("Head", *COLUMNS.values()), tuple(rows))
 
 
+def settings_table(section: Section) -> Table | None:
+    """Tabulate every setting that was tried, the best of each head first; None of one a head."""
+    if len(section.settings) == len(section.groups):
+        return None
+    heads = list(dict.fromkeys(group.results[0].head for group, _ in section.settings))
+    losses = {
+        group.label: group.mean("validation", "log_loss") or 0.0 for group, _ in section.settings
+    }
+    ordered = sorted(
+        section.settings, key=lambda s: (heads.index(s[0].results[0].head), losses[s[0].label])
+    )
+    rows = []
+    for group, scored in ordered:
+        spread = _spread(group.values("validation", "log_loss"), "{:.4f}")
+        rows.append(
+            (
+                Cell(group.label, "selected, scored on test" if scored else ""),
+                Cell(f"{len(group.results)}"),
+                Cell(f"{losses[group.label]:.4f}", spread, scored),
+                Cell(f"{group.mean('validation', 'accuracy'):.4f}"),
+            )
+        )
+    columns = ("Setting", "Fits", "Validation log loss", "Validation accuracy")
+    return Table("Every setting tried, mean over its fits", columns, tuple(rows))
+
+
 def pairs_table(section: Section) -> Table | None:
     """Tabulate the paired comparison of every two groups, None of a single one."""
     if len(section.groups) < 2:
@@ -215,7 +241,7 @@ def _best(section: Section, split: str) -> dict[str, str | None]:
 
 
 def _fits(group: Group) -> str:
-    return "" if len(group.results) == 1 else f"{len(group.results)} seeds"
+    return "" if len(group.results) == 1 else group.times
 
 
 def _spread(values: Sequence[float], form: str) -> str:

@@ -14,7 +14,7 @@ def answer(section: Section) -> str:
     n = len(section.test)
     best = section.ranked[0]
     accuracy = _accuracy(best)
-    seeds = "" if len(best.results) == 1 else f"mean over {len(best.results)} seeds, "
+    seeds = "" if len(best.results) == 1 else f"mean over {best.times}, "
     share = (
         f"{accuracy:.1%} of the {n:,} test images correctly "
         f"({seeds}95% interval {interval_said(best.intervals['accuracy'])})"
@@ -30,9 +30,16 @@ def answer(section: Section) -> str:
             f"{pair.words}."
         )
     name, chance = section.chance
-    second = f"Always answering “{name}”, their most common class, would be right {chance:.1%}"
+    counts = section.test["target"].value_counts()
+    common = (
+        "as common among them as any other class"
+        if (counts == counts.max()).sum() > 1
+        else ("their most common class")
+    )
+    second = f"Always answering “{name}”, {common}, would be right {chance:.1%}"
     beaten = any(_accuracy(group) > chance for group in section.groups)
-    verdict = "" if beaten else ": no head here does better than that"
+    better = "no head can do better" if chance == 1 else "no head here does better than that"
+    verdict = "" if beaten else f": {better}"
     return f"{first} {second} of the time{verdict}."
 
 
@@ -45,19 +52,47 @@ def caution(section: Section) -> str:
     if section.several_seeds:
         text += (
             " The spread over seeds covers training alone (first weights, dropout, order of the "
-            "batches): rows and split are the same in every fit."
+            "batches): rows and split are the same in every fit of a head."
+        )
+    once = [group for group in section.groups if len(group.results) == 1]
+    certain = [group.label for group in once if not _draws(group.results[0])]
+    if certain and section.several_seeds:
+        text += f" Fitted once, as a seed changes nothing there: {', '.join(certain)}."
+    lucky = [group.label for group in once if _draws(group.results[0])]
+    if lucky:
+        text += (
+            f" Fitted with one seed: {', '.join(lucky)}. How much the luck of training matters "
+            "there is not known, and no interval covers it; more seeds would show it."
         )
     return text
+
+
+def _draws(result: Result) -> bool:
+    """Whether a fit's seed can matter; a regression given validation rows draws nothing."""
+    return result.seed is not None and "C" not in result.params
 
 
 def selection(section: Section) -> str:
     """Say how many settings were tried and how one was selected, or nothing where none was."""
     if not section.unselected:
-        return ""
+        heads = [group.results[0].head for group in section.groups]
+        if len(set(heads)) < len(heads):
+            return (
+                f"{len(heads)} settings, all of them scored on test: the test score of whichever "
+                "does best there is a little too good."
+            )
+        return f"One setting {'of each head ' if len(heads) > 1 else ''}was tried."
     tested = [result for group in section.groups for result in group.results]
     counts = settings_of([*tested, *section.unselected])
     fits = len(tested) + len(section.unselected)
     each = ", ".join(f"{head} {n}" for head, n in counts.items())
+    heads = [group.results[0].head for group in section.groups]
+    if len(set(heads)) < len(heads):
+        return (
+            f"{sum(counts.values())} settings were tried ({each}; {fits} fits in all). "
+            f"{len(heads)} of them were scored on test, more than one of a head: the test score "
+            "of whichever does best there is a little too good."
+        )
     left = sum(counts.values()) - len(section.groups)
     others = "one" if left == 1 else str(left)
     return (
@@ -130,14 +165,20 @@ def emotion_said(section: Section) -> str:
         (f"the emotions of “{name}”", [e for e in mean if by_class[e] == name])
         for name in section.classes
     ]
-    several = [(what, pool) for what, pool in named if len(pool) > 1] or [("all", list(mean))]
+    several = [(what, pool) for what, pool in named if len(pool) > 1] or [
+        ("all emotions", list(mean))
+    ]
     said = []
     for what, pool in several:
         images = {e: best.emotions[0][e]["images"] for e in pool}
         wrong = {e: sum(mean[e].values()) / images[e] for e in pool}
         worst = max(pool, key=wrong.__getitem__)
+        if not wrong[worst]:
+            said.append(f"Of {what}, none is ever classified wrong ({best.label}).")
+            continue
         taken = max(mean[worst], key=mean[worst].__getitem__)
-        most = "mostly " if len(mean[worst]) > 1 else ""
+        often = "mostly " if 2 * mean[worst][taken] > sum(mean[worst].values()) else "most often "
+        most = often if len(mean[worst]) > 1 else ""
         said.append(
             f"Of {what}, {worst} is classified wrong most: {wrong[worst]:.1%} of its "
             f"{images[worst]:,} test images, {most}taken for “{taken}” ({best.label})."
@@ -151,7 +192,9 @@ def size_said(group: Group) -> str:
     (fewer, before), (more, after) = list(curve.items())[-2:]
     change = float(np.mean(after) - np.mean(before))
     spread = max(max(losses) - min(losses) for losses in (before, after))
-    if abs(change) <= spread:
+    if min(len(before), len(after)) < 2:
+        verdict = "of one fit each, so whether that is more than luck is not known"
+    elif abs(change) <= spread:
         verdict = "within the spread between seeds, so no sign that more data helps"
     else:
         verdict = "more data still helps" if change < 0 else "more data does not help"

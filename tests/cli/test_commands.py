@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import h5py
@@ -36,7 +35,7 @@ def only_error(said: subprocess.CompletedProcess) -> str:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_is_quick_and_needs_no_tensorflow(name: str, tmp_path: Path) -> None:
+def test_help_needs_no_slow_import(name: str, tmp_path: Path) -> None:
     module = f"fer_features.cli.{name.removeprefix('fer-').replace('-', '_')}"
     code = (
         f"import sys; sys.argv = [{name!r}, '--help']\n"
@@ -50,14 +49,6 @@ def test_help_is_quick_and_needs_no_tensorflow(name: str, tmp_path: Path) -> Non
     assert "Examples:" in said.stdout
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.endswith("slow: []\n")
-
-    def seconds(*arguments: str) -> float:
-        started = time.perf_counter()
-        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
-        return time.perf_counter() - started
-
-    beyond = sorted(seconds("-m", module, "--help") - seconds("-c", "") for _ in range(5))
-    assert beyond[0] < 0.5
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -43,7 +43,7 @@ def test_values_are_read_as_their_parameters_take_them(texts, grid):
         (["dense.l2"], "expected HEAD.PARAMETER=VALUE"),
         (["l2=1"], "expected HEAD.PARAMETER=VALUE"),
         (["dense.l3=1"], "no dense.l3, expected one of .*Did you mean dense.l2"),
-        (["dense.seed=1"], "no dense.seed"),
+        (["dense.seed=1"], "Use --seeds for that"),
         (["logstic.C=1"], "Did you mean logistic.C"),
         (["dense.l2=a"], "expected numbers, such as 1e-4,1e-3"),
         (["dense.l2=1,"], "expected numbers"),
@@ -81,12 +81,19 @@ def test_a_comparison_selects_goes_on_and_reports(tmp_path: Path) -> None:
     both = command("fer-compare", "out", "--grid", "logistic.C=1", cwd=tmp_path)
     assert both.returncode == 2
     assert "--grid: given runs that exist" in both.stderr
+    for option in (["--heads", "dense"], ["--seeds", "3"], ["--all-emotions"], ["--workers", "2"]):
+        refused = called("fer-compare", "out", *option, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert f"{option[0]}: given runs that exist, expected a store" in refused.stderr
+    shown = called("fer-compare", "out", "-o", "again", cwd=tmp_path)
+    assert shown.stdout.startswith("The logistic head classified ")
+    assert (tmp_path / "again" / "report.csv").is_file()
 
 
 def test_the_commands_of_a_report_repeat_its_fits(tmp_path: Path) -> None:
-    extract(noise_faces(600), tmp_path / "faces.h5", backbone=TINY)
+    extract(noise_faces(600), tmp_path / "cache" / "faces.h5", backbone=TINY)
     said = called(
-        "fer-compare", "faces.h5", "--seeds", "1", "-o", "both", "--split-seed", "3",
+        "fer-compare", "--seeds", "1", "-o", "both", "--split-seed", "3",
         "--class", "it is up=happiness,surprise", "--class", "down=anger,fear",
         "--per-class", "all",
         "--grid", "dense.hidden=8x4", "--grid", "dense.epochs=3", "--grid", "dense.l2=1e-05",

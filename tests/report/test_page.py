@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score
 
@@ -16,12 +17,14 @@ from fer_features.experiment.evaluation import Result
 from fer_features.faces.dataset import EMOTIONS, FaceDataset
 from fer_features.faces.sample import draw_faces
 from fer_features.report.page import write_report
-from fer_features.report.style import DARK, darkened
-from fer_features.report.summary import sections
-from fer_features.report.words import answer
+from fer_features.report.pictures import pictures
+from fer_features.report.style import DARK, darkened, legends
+from fer_features.report.summary import Group, sections
+from fer_features.report.tables import NOTHING
+from fer_features.report.words import answer, caution, emotion_said, selection, size_said
 
 SEVEN = {name: [name] for name in EMOTIONS}
-NASTY = {"<script>alert(1)</script>": ["happiness"], "a|b`$x$`\n*_[c](d)": ["anger"]}
+NASTY = {"<script>alert(1)</script>": ["happiness"], "a|b`$x$` *_[c](d)": ["anger"]}
 
 
 class Page(HTMLParser):
@@ -252,13 +255,19 @@ def test_what_a_store_does_not_record_is_said_so(two, tmp_path):
     assert "What the pass behind old.h5 cost is not recorded." in page.text
 
 
-def test_settings_that_were_not_selected_are_counted_and_not_shown(two, tmp_path):
+def test_settings_that_were_not_selected_are_counted_and_tabulated(two, tmp_path):
     other = {"params": {"l2": 9.0}, "scores": {"validation": two[0].scores["validation"]}}
     dropped = [Result(**{**vars(result), **other}) for result in two[:2]]
     page = Page(write_report([*two, *dropped], tmp_path))
     assert "3 settings were tried (dense 2, logistic 1; 5 fits in all)." in page.text
     assert "the other one (2 fits) never met the test images" in page.text
-    assert "l2=9" not in page.text
+    tried = page.text.split("Every setting tried")[1].split("Published elsewhere")[0]
+    losses = [result.scores["validation"]["log_loss"] for result in two[:2]]
+    assert f"dense (l2=0.001) selected, scored on test 2 {np.mean(losses):.4f}" in tried
+    assert f"dense (l2=9) 2 {losses[0]:.4f} all alike" in tried
+    assert "l2=9" not in page.text.split("Settings tried")[0]
+    (twice,) = sections([*two, *dropped, *two, *dropped])
+    assert len(twice.unselected) == 2
     with pytest.raises(RunError, match="no run with test scores"):
         write_report(dropped, tmp_path / "none")
 
@@ -288,13 +297,156 @@ def replace_rows(faces: FaceDataset, order: Any) -> FaceDataset:
 
 def test_the_commands_to_repeat_it_are_the_users_and_one_a_head(two, tmp_path):
     page = Page(write_report(two, tmp_path, command="fer-compare --seeds '2 <b>'"))
-    assert "fer-extract SOURCE -o drawn-5eed5eed.h5 --weights imagenet" in page.text
+    assert "fer-extract SOURCE -o cache/drawn-5eed5eed.h5 --weights imagenet" in page.text
     assert "fer-compare --seeds '2 <b>'" in page.text
     assert (
-        "fer-fit-head drawn-5eed5eed.h5 --head logistic --per-class all --split random "
+        "fer-fit-head cache/drawn-5eed5eed.h5 --head logistic --per-class all --split random "
         "--split-seed 42 --duplicates drop --seed 0"
     ) in page.text
     assert "    fer-compare --seeds '2 <b>'\n" in (tmp_path / "report.md").read_text()
+
+
+def test_runs_on_two_stores_are_repeated_and_reckoned_from_both(two, tmp_path):
+    store = two[2].store | {"name": "small.h5", "provenance": {"seconds": 7.5, "images": 590}}
+    store["provenance"]["images_per_second"] = 80.0
+    store["backbone"] = store["backbone"] | {"precision": "int8"}
+    other = replace(two[2], store=store, fingerprint="f" * 64)
+    page = Page(write_report([*two[:2], other], tmp_path))
+    for name in ("drawn-5eed5eed.h5 --weights imagenet ", "small.h5 --weights imagenet --prec"):
+        assert f"fer-extract SOURCE -o cache/{name}" in page.text
+    assert "fer-fit-head cache/small.h5 --head logistic" in page.text
+    assert "at the measured 47.2 and 80.0 images a second" in page.text
+    fitted = sum(result.seconds["fit"] for result in two)
+    assert f"pass and fits add up to {12.5 + 7.5 + fitted:,.1f} s" in page.text
+
+
+def test_a_pass_that_few_fits_do_not_repay_is_said_so(two, tmp_path):
+    provenance = {"images": 35000, "seconds": 9000.0, "images_per_second": 47.2}
+    dear = replace(two[2], store={**two[2].store, "provenance": provenance})
+    text = Page(write_report(dear, tmp_path)).text
+    assert "so few fits do not repay a pass over all images" in text
+    assert "times less" not in text
+
+
+def test_no_two_heads_have_the_same_name(two):
+    first = two[2]
+    params = {**first.params, "C": 1}
+    whole, fraction = replace(first, params=params), replace(first, params={**params, "C": 1.0})
+    (section,) = sections([whole, replace(fraction, seed=1)])
+    assert [(group.label, group.times) for group in section.groups] == [("logistic", "2 seeds")]
+    fewer = {**first.split, "sizes": {**first.split["sizes"], "train": {"a": 7, "b": 8}}}
+    (section,) = sections([*two, replace(first, split=fewer)])
+    assert [group.label for group in section.groups] == [
+        "dense (training images 360)", "logistic (training images 360)",
+        "logistic (training images 15)",
+    ]  # fmt: skip
+    unlike = {**first.split, "copies": {"rows": 1, "images": 1, "disagreeing": 0}}
+    (section,) = sections([first, replace(first, split=unlike), *two[:2]])
+    assert [group.label for group in section.groups] == ["logistic", "logistic #2", "dense"]
+    assert len(section.pairs) == 3
+    assert "logistic #2" in "".join(pair.first + pair.second for pair in section.pairs)
+
+
+def test_the_same_images_under_other_labels_are_another_test_set(two):
+    rows = two[2].predictions
+    relabelled = rows.assign(emotion=rows["emotion"].replace("fear", "sadness"))
+    parts = sections([*two, replace(two[2], predictions=relabelled, seed=1)])
+    assert [len(part.groups) for part in parts] == [2, 1]
+
+
+def test_what_a_seed_can_change_is_said(two):
+    said = caution(sections(two)[0])
+    assert "rows and split are the same in every fit of a head" in said
+    assert "Fitted once, as a seed changes nothing there: logistic." in said
+    alone = caution(sections(two[:1])[0])
+    assert "Fitted with one seed: dense." in alone
+    assert "Fitted" not in caution(sections(two[2:])[0])
+
+
+def test_how_many_settings_were_tried_is_always_said(two, fits, heads):
+    assert selection(sections(two[2:])[0]) == "One setting was tried."
+    assert selection(sections(two)[0]) == "One setting of each head was tried."
+    said = selection(sections([*two, *fits(heads=[heads["dense"](l2=0.5)])])[0])
+    assert said.startswith("3 settings, all of them scored on test")
+
+
+def test_more_data_helps_only_beyond_the_spread_of_several_seeds(two):
+    def grown(few: list[float], many: list[float]) -> str:
+        def fit(loss: float, seed: int, size: int) -> Result:
+            split = {**two[0].split, "sizes": {"train": {"a": size}}}
+            return replace(
+                two[0], seed=seed, split=split, scores={"validation": {"log_loss": loss}}
+            )
+
+        at = [[fit(loss, i, n) for i, loss in enumerate(x)] for n, x in ((50, few), (90, many))]
+        return size_said(Group("dense", tuple(at[1]), tuple(at[0])))
+
+    assert grown([0.7], [0.6]).endswith(
+        "falls by 0.1000, to 0.6000: of one fit each, so whether that is more than luck is not "
+        "known."
+    )
+    assert grown([0.7, 0.71], [0.6, 0.61]).endswith("more data still helps.")
+    assert grown([0.6, 0.61], [0.7, 0.71]).endswith("more data does not help.")
+    assert "within the spread" in grown([0.6, 0.7], [0.59, 0.69])
+
+
+def test_chance_is_named_as_what_it_is(two):
+    section = sections(two)[0]
+    counts = section.test["target"].value_counts()
+    assert (counts.nunique() == 1) == ("as common among them as any other" in answer(section))
+    rows = section.test
+    kept = rows[rows["target"] == "positive"]
+    alone = sections([replace(two[2], predictions=kept)])[0]
+    assert "“positive”, their most common class, would be right 100.0%" in answer(alone)
+    assert answer(alone).endswith("no head can do better.")
+
+
+def test_an_emotion_that_is_never_wrong_is_not_called_wrong_most(two):
+    rows = two[2].predictions
+    right = rows.assign(predicted=rows["target"])
+    said = emotion_said(sections([replace(two[2], predictions=right)])[0])
+    assert "none is ever classified wrong" in said
+
+
+def test_the_report_is_data_too(two, report):
+    document = json.loads((report.parent / "report.json").read_text())
+    (section,) = document["sections"]
+    page = Page(report).text
+    assert section["answer"] in page
+    assert [head["label"] for head in section["heads"]] == ["dense", "logistic"]
+    assert [head["seeds"] for head in section["heads"]] == [[0, 1], [0]]
+    accuracy = section["heads"][0]["scores"]["test"]["accuracy"]
+    fits = [result.scores["test"]["accuracy"] for result in two[:2]]
+    assert accuracy["mean"] == pytest.approx(np.mean(fits))
+    assert (accuracy["lowest"], accuracy["highest"]) == (min(fits), max(fits))
+    assert f"{accuracy['low']:.4f}{NOTHING}{accuracy['high']:.4f}" in page
+    (pair,) = section["pairs"]
+    assert f"{pair['first']} less {pair['second']} {pair['words']}" in page
+    table = pd.read_csv(report.parent / "report.csv")
+    row = table.query("head == 'dense' and split == 'test' and score == 'accuracy'").iloc[0]
+    assert (row["mean"], row["low"], row["high"], row["fits"]) == (
+        accuracy["mean"], accuracy["low"], accuracy["high"], 2
+    )  # fmt: skip
+    assert len(table) == 2 * 2 * 9
+
+
+def test_a_new_report_leaves_no_figure_of_the_old_one(two, faces, tmp_path):
+    (tmp_path / "mine.png").write_bytes(b"mine")
+    write_report(two, tmp_path, faces=faces(two[0]))
+    assert (tmp_path / "faces.png").exists()
+    write_report(two[2:], tmp_path)
+    pictures = {path.name for path in tmp_path.glob("*.png")}
+    assert "confusion-dense.png" not in pictures
+    assert not {"faces.png", "mistakes.png"} & pictures
+    assert {"mine.png", "confusion.png"} <= pictures
+
+
+def test_faces_of_a_source_that_lacks_a_class_are_shown(two, faces, tmp_path):
+    rows = two[0].predictions.query("split == 'test'")
+    given = faces(two[0])
+    order = np.flatnonzero((rows["target"] == "positive").to_numpy())
+    assert write_report(two[0], tmp_path, faces=replace_rows(given, order)).exists()
+    assert (tmp_path / "faces.png").exists()
 
 
 def test_leaked_test_images_get_a_table_with_and_without_them(two, report, tmp_path):
@@ -315,9 +467,25 @@ def test_no_runs_or_an_unwritable_folder_is_a_run_error(two, tmp_path):
         write_report(two[0], tmp_path / "file")
 
 
-def test_every_colour_of_a_figure_has_a_dark_one(two, tmp_path):
+def test_every_colour_of_a_figure_has_a_dark_one(compared, faces):
+    results = compared()
+    (section,) = sections(results)
+    shown = faces(next(result for result in results if "test" in result.scores))
+    drawn = pictures(section, "", shown)
+    assert len(drawn) >= 14
+    for picture in drawn:
+        colours = set(re.findall(rb"#[0-9a-f]{6}\b", picture.drawing.light))
+        assert {each.decode() for each in colours} <= set(DARK), picture.file
     light = b" ".join(colour.encode() for colour in DARK)
     assert darkened(light).decode().split() == list(DARK.values())
+
+
+def test_long_names_of_heads_are_told_apart_in_figures():
+    names = [f"logistic (backbone e91bc6db, C={c}, class_weight={c})" for c in (1, 2)]
+    cut = legends(names, 24)
+    assert len(set(cut)) == 2
+    assert all(len(line) <= 27 for name in cut for line in name.splitlines())
+    assert legends(["_hidden"], 24) == [" _hidden"]
 
 
 def test_a_report_is_written_without_tensorflow(two, tmp_path):

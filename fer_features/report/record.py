@@ -1,0 +1,112 @@
+"""What a report shows, for machines: ``report.json`` and ``report.csv``."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from fer_features.experiment.run_folder import plain
+from fer_features.report import words
+from fer_features.report.summary import Group, Section
+from fer_features.report.tables import COLUMNS
+
+FORMAT = "fer-features/report"
+FORMAT_VERSION = 1
+
+
+def as_json(title: str, notices: Sequence[str], parts: Sequence[Section], files: list[str]) -> str:
+    """Return the report's answers, scores, intervals and paired tests as JSON.
+
+    `files` are the figures that lie beside it.
+    """
+    document = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "title": title,
+        "notices": list(notices),
+        "figures": files,
+        "sections": [_section(part) for part in parts],
+    }
+    return json.dumps(plain(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def as_csv(parts: Sequence[Section]) -> str:
+    """Return a line for each score of each head and split, as CSV.
+
+    Columns: ``section`` (from 1), ``head``, ``split``, ``score``, ``fits``, ``mean`` over the
+    fits, ``lowest`` and ``highest`` of them, and for test ``low`` and ``high``, the 95 % interval.
+    """
+    lines = [
+        {"section": number, "head": group.label, "split": split, "score": name}
+        | {"fits": len(group.results)}
+        | score
+        for number, part in enumerate(parts, 1)
+        for group in part.groups
+        for split in ("validation", "test")
+        for name, score in _scores(group, split).items()
+    ]
+    return str(pd.DataFrame(lines).to_csv(index=False, lineterminator="\n"))
+
+
+def _section(part: Section) -> dict[str, Any]:
+    name, share = part.chance
+    return {
+        "answer": words.answer(part),
+        "classes": part.first.task["classes"],
+        "test_images": len(part.test),
+        "chance": {"class": name, "accuracy": share},
+        "heads": [_head(group) for group in part.groups],
+        "pairs": [asdict(pair) | {"words": pair.words} for pair in part.pairs],
+        "settings": [
+            {
+                "label": group.label,
+                "params": group.results[0].params,
+                "fits": len(group.results),
+                "validation_log_loss": group.mean("validation", "log_loss"),
+                "tested": tested,
+            }
+            for group, tested in part.settings
+        ],
+    }
+
+
+def _head(group: Group) -> dict[str, Any]:
+    first = group.results[0]
+    return {
+        "label": group.label,
+        "head": first.head,
+        "params": first.params,
+        "seeds": [result.seed for result in group.results],
+        "fingerprint": first.fingerprint,
+        "split": first.split,
+        "scores": {split: _scores(group, split) for split in ("validation", "test")},
+        "errors_by_emotion": {
+            emotion: {
+                "class": group.emotions[0][emotion]["class"],
+                "images": group.emotions[0][emotion]["images"],
+                "error": wrong,
+            }
+            | ({} if around is None else asdict(around))
+            for emotion, (wrong, around) in group.errors.items()
+        },
+        "validation_log_loss_by_size": {
+            str(size): losses for size, losses in words.size_curve(group).items()
+        },
+    }
+
+
+def _scores(group: Group, split: str) -> dict[str, dict[str, float | None]]:
+    found: dict[str, dict[str, float | None]] = {}
+    for name in COLUMNS:
+        values = group.values(split, name)
+        around = group.intervals.get(name) if split == "test" else None
+        found[name] = {
+            "mean": group.mean(split, name),
+            "lowest": min(values, default=None),
+            "highest": max(values, default=None),
+            "low": None if around is None else around.low,
+            "high": None if around is None else around.high,
+        }
+    return found
