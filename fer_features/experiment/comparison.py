@@ -16,7 +16,7 @@ from tqdm import tqdm
 from fer_features.experiment.comparison_folder import claimed, settle, write_summary
 from fer_features.experiment.evaluation import Result, evaluate
 from fer_features.experiment.fit_plan import Fit, Grid, at_size, checked_sizes, part_of, plan
-from fer_features.experiment.heads import load_head
+from fer_features.experiment.heads import Head, load_head
 from fer_features.experiment.task import Data
 
 
@@ -146,7 +146,7 @@ def _fit(fit: Fit, data: Data) -> Result:
 
 def _train(fit: Fit, data: Data) -> None:
     held = {"validation": (data.validation.X, data.validation.y)}
-    takes = has_fit_parameter(fit.head, "validation")
+    takes = isinstance(fit.head, Head) or has_fit_parameter(fit.head, "validation")
     fit.head.fit(data.train.X, data.train.y, **(held if takes else {}))
 
 

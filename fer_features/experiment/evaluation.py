@@ -168,12 +168,12 @@ class Result:
     task: dict[str, Any]
     split: dict[str, Any]
     scores: dict[str, dict[str, Any]]
-    history: list[dict[str, Any]]
+    history: list[dict[str, Any]] = field(repr=False)
     seconds: dict[str, Any]
-    store: dict[str, Any]
+    store: dict[str, Any] = field(repr=False)
     fingerprint: str
     outputs: list[str]
-    versions: dict[str, Any]
+    versions: dict[str, Any] = field(repr=False)
     predictions: pd.DataFrame = field(repr=False)
     fitted: Any = field(default=None, repr=False)
 

@@ -5,7 +5,7 @@ Everything here is a pure function of each row's emotion, usage and digest.
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -71,6 +71,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.y)
 
+    def __repr__(self) -> str:
+        return f"Split({len(self):,} images)"
+
 
 @dataclass(frozen=True, eq=False)
 class Data:
@@ -96,7 +99,7 @@ class Data:
     test: Split
     classes: tuple[str, ...]
     split: dict[str, Any]
-    store: dict[str, Any]
+    store: dict[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True)

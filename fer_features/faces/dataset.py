@@ -62,10 +62,10 @@ class FaceDataset:
     name: str
     kind: str
     sha256: str
-    pixels: npt.NDArray[np.uint8]
-    emotion: npt.NDArray[np.int8]
-    usage: npt.NDArray[np.int8]
-    source: npt.NDArray[np.str_]
+    pixels: npt.NDArray[np.uint8] = field(repr=False)
+    emotion: npt.NDArray[np.int8] = field(repr=False)
+    usage: npt.NDArray[np.int8] = field(repr=False)
+    source: npt.NDArray[np.str_] = field(repr=False)
     limit: int | None = None
     skipped: int = 0
     digest: npt.NDArray[np.uint8] = field(init=False, repr=False)
