@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ class Examples(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A network's shape and settings: what a compiled model can be reused for."""
+    """A network's shape and the settings of its training."""
 
     n_features: int
     n_outputs: int
@@ -74,8 +74,7 @@ def train(
             )
         )
     with _training, _retracing_unremarked():
-        model = compiled_model(network)
-        model.start_anew(seed)
+        model = prepared_model(network, seed)
         history = model.fit(
             endlessly(training),
             steps_per_epoch=1,
@@ -100,7 +99,7 @@ def train(
 
 @contextmanager
 def _retracing_unremarked() -> Iterator[None]:
-    # TensorFlow takes the models of several settings for one function that is traced again and
+    # TensorFlow takes the models of several shapes for one function that is traced again and
     # again, and would advise the user against it.
     logger = import_tensorflow().get_logger()
     level = logger.level
@@ -111,38 +110,68 @@ def _retracing_unremarked() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@lru_cache(maxsize=8)
-def compiled_model(network: Network) -> Any:
-    """Return the network as a compiled Keras model, made once: tracing takes over a second."""
-    keras = import_keras()
-    dense = {
-        "dtype": "float32",
-        "kernel_initializer": "zeros",
-        "kernel_regularizer": keras.regularizers.L2(network.l2),
-    }
-    outputs = inputs = keras.Input((network.n_features,), dtype="float32")
-    for position, units in enumerate(network.hidden):
+def prepared_model(network: Network, seed: int) -> Any:
+    """Return the network as a compiled Keras model at the start of its training."""
+    shape = network.n_features, network.n_outputs, network.hidden, network.dropout > 0
+    model = compiled_model(*shape)
+    model.start_anew(network, seed)
+    return model
+
+
+# Unbounded: TensorFlow keeps most of a model's 14 MB even when the model is let go.
+@cache
+def compiled_model(n_features: int, n_outputs: int, hidden: tuple[int, ...], dropout: bool) -> Any:
+    """Return the model of a shape, made once: tracing takes a second. Settings are variables."""
+    keras, tf = import_keras(), import_tensorflow()
+    rate = tf.Variable(0.0, dtype=tf.float64)
+    l2 = keras.regularizers.L2()
+    l2.l2 = tf.Variable(0.0)
+    dense = {"dtype": "float32", "kernel_initializer": "zeros", "kernel_regularizer": l2}
+    outputs = inputs = keras.Input((n_features,), dtype="float32")
+    for position, units in enumerate(hidden):
         outputs = keras.layers.Dense(units, activation="relu", **dense)(outputs)
-        if position == 0 and network.dropout > 0:
-            outputs = keras.layers.Dropout(network.dropout, seed=0, dtype="float32")(outputs)
-    two_classes = network.n_outputs == 1
+        if position == 0 and dropout:
+            outputs = variable_dropout_class()(rate, seed=0, dtype="float32")(outputs)
+    two_classes = n_outputs == 1
     activation = "sigmoid" if two_classes else "softmax"
-    outputs = keras.layers.Dense(network.n_outputs, activation=activation, **dense)(outputs)
-    model = epoch_model_class()(inputs, outputs, batch_size=network.batch_size)
+    outputs = keras.layers.Dense(n_outputs, activation=activation, **dense)(outputs)
+    model = epoch_model_class()(inputs, outputs, l2=l2.l2, dropout=rate)
     model.compile(
-        optimizer=one_pass_adam_class()(network.learning_rate),
+        optimizer=one_pass_adam_class()(),
         loss="binary_crossentropy" if two_classes else "sparse_categorical_crossentropy",
         metrics=["accuracy"],
         jit_compile=False,
     )
     # Variables that the first epoch had to create would make TensorFlow trace it a second time.
     model.optimizer.build(model.trainable_variables)
-    model.compute_metrics(None, np.zeros((1, 1)), np.zeros((1, network.n_outputs)))
-    model.optimizer_start = [variable.numpy() for variable in model.optimizer.variables]
+    model.compute_metrics(None, np.zeros((1, 1)), np.zeros((1, n_outputs)))
     return model
 
 
-@lru_cache(maxsize=1)
+@cache
+def variable_dropout_class() -> Any:
+    """Return Keras's Dropout with a float64 variable as its rate: to the bit, it does the same."""
+    keras, tf = import_keras(), import_tensorflow()
+    keras_dropout: Any = keras.layers.Dropout
+
+    class VariableDropout(keras_dropout):
+        def __init__(self, rate: Any, **kwargs: Any) -> None:
+            super().__init__(0.5, **kwargs)
+            self.rate = rate
+
+        def call(self, inputs: Any, training: bool = False) -> Any:
+            if not training:
+                return inputs
+            drawn = keras.random.uniform(
+                tf.shape(inputs), dtype="float32", seed=self.seed_generator
+            )
+            scale = tf.cast(1 / (1 - self.rate), tf.float32)
+            return tf.where(drawn >= tf.cast(self.rate, tf.float32), inputs * scale, 0.0)
+
+    return VariableDropout
+
+
+@cache
 def one_pass_adam_class() -> Any:
     """Return Keras's Adam with its update as one TensorFlow operation.
 
@@ -172,7 +201,7 @@ def one_pass_adam_class() -> Any:
     return OnePassAdam
 
 
-@lru_cache(maxsize=1)
+@cache
 def epoch_model_class() -> Any:
     """Return the Keras model class whose training step is an epoch."""
     keras, tf = import_keras(), import_tensorflow()
@@ -185,28 +214,31 @@ def epoch_model_class() -> Any:
         ``tf.data`` is entered between two batches.
         """
 
-        def __init__(self, *args: Any, batch_size: int, **kwargs: Any) -> None:
+        def __init__(self, *args: Any, l2: Any, dropout: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self.batch_size = batch_size
+            # TensorFlow's variables: Keras would count its own among the weights.
+            self.l2, self.dropout = l2, dropout
+            self.batch_size = tf.Variable(1)
             self.order = keras.random.SeedGenerator(0)
 
-        def start_anew(self, seed: int) -> None:
-            """Set weights, optimizer and random state as if the model had just been made."""
+        def start_anew(self, network: Network, seed: int) -> None:
+            """Set settings, weights, optimizer and random state as if the model were new."""
+            self.l2.assign(network.l2)
+            self.dropout.assign(network.dropout)
+            self.batch_size.assign(network.batch_size)
             kernels = [v for v in self.trainable_variables if len(v.shape) == 2]
-            states = [g.state for g in (self.order, *self._dropouts())]
+            states = self.non_trainable_variables  # of the random generators: order, dropout
             seeds = np.random.SeedSequence(seed).generate_state(len(kernels) + len(states))
             # Keras draws with signed 32-bit seeds.
             numbers = iter((seeds >> 1).tolist())
             for state in states:
                 state.assign([next(numbers), 0])
-            for variable in self.trainable_variables:
-                if len(variable.shape) == 2:
-                    uniform = keras.initializers.GlorotUniform(seed=next(numbers))
-                    variable.assign(uniform(variable.shape, dtype="float32"))
-                else:
-                    variable.assign(np.zeros(variable.shape, dtype=np.float32))
-            for variable, start in zip(self.optimizer.variables, self.optimizer_start, strict=True):
-                variable.assign(start)
+            for variable in (*self.trainable_variables, *self.optimizer.variables):
+                variable.assign(keras.ops.zeros_like(variable))
+            for kernel in kernels:
+                uniform = keras.initializers.GlorotUniform(seed=next(numbers))
+                kernel.assign(uniform(kernel.shape, dtype="float32"))
+            self.optimizer.learning_rate = network.learning_rate
 
         def train_step(self, data: Any) -> Any:
             rows = keras.utils.unpack_x_y_sample_weight(data)
@@ -221,13 +253,6 @@ def epoch_model_class() -> Any:
 
             tf.while_loop(lambda start: start < n, step, [tf.constant(0)], parallel_iterations=1)
             return self.get_metrics_result()
-
-        def _dropouts(self) -> list[Any]:
-            return [
-                layer.seed_generator
-                for layer in self.layers
-                if isinstance(layer, keras.layers.Dropout)
-            ]
 
     return EpochModel
 
