@@ -141,6 +141,32 @@ def test_a_head_is_a_function_of_data_parameters_and_seed(data, tmp_path):
     assert done.stdout.strip() == sha256(first)
 
 
+def test_the_validation_loss_is_a_default_keras_fits_within_the_spread_of_seeds(data):
+    keras = import_keras()
+    (X, y), (X_held, y_held) = data
+    best: dict[str, list[float]] = {"keras": [], "ours": []}
+    for seed in range(4):
+        keras.utils.set_random_seed(seed)
+        l2 = keras.regularizers.L2(1e-3)
+        layers = [keras.layers.Dense(16, activation="relu", kernel_regularizer=l2)]
+        layers += [keras.layers.Dropout(0.5), keras.layers.Dense(8, "relu", kernel_regularizer=l2)]
+        layers += [keras.layers.Dense(1, "sigmoid", kernel_regularizer=l2)]
+        plain = keras.Sequential(layers)
+        plain.compile("adam", "binary_crossentropy")
+        held = (X_held, (y_held == "positive").astype(np.float32))
+        told = plain.fit(
+            X, (y == "positive").astype(np.float32), validation_data=held,
+            batch_size=32, epochs=30, verbose=0,
+        ).history  # fmt: skip
+        best["keras"].append(min(told["val_loss"]))
+        head = DenseHead(hidden=(16, 8), batch_size=32, epochs=30, patience=30, seed=seed)
+        head.fit(X, y, validation=(X_held, y_held))
+        best["ours"].append(min(entry["val_loss"] for entry in head.history_))
+    spread = max(np.ptp(losses) for losses in best.values())
+    assert abs(np.mean(best["keras"]) - np.mean(best["ours"])) <= spread
+    assert max(map(max, best.values())) < 0.6  # both have learnt: chance is 0.69 and the penalty
+
+
 def test_fitting_leaves_the_global_random_states_alone(data):
     tf = pytest.importorskip("tensorflow")
     python, numpy_state = random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
