@@ -4,9 +4,6 @@ Every score is scikit-learn's, computed in float64 from the predictions that are
 recomputing it from ``predictions.csv`` gives the same number to the last digit.
 """
 
-import importlib.metadata
-import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from fer_features.errors import RunError, TaskError
+from fer_features.experiment.environment import environment
 from fer_features.experiment.run_folder import (
     FIELDS,
     SPLITS,
@@ -116,7 +114,7 @@ def evaluate(head: Any, data: "Data", *, test: bool = True) -> "Result":
         store=plain(data.store),
         fingerprint=str(data.store["fingerprint"]),
         outputs=outputs,
-        versions=_versions(),
+        versions=environment(),
         predictions=pd.concat(parts.values(), ignore_index=True),
         fitted=head,
     )
@@ -294,27 +292,3 @@ def _unleaked(test: pd.DataFrame, data: "Data", classes: tuple[str, ...]) -> pd.
 
 def _probabilities(rows: pd.DataFrame, classes: Sequence[str]) -> npt.NDArray[np.float64]:
     return rows[[f"p_{name}" for name in classes]].to_numpy(dtype=np.float64)
-
-
-def _versions() -> dict[str, Any]:
-    """Say what a fit ran on: packages, without importing them, and the machine."""
-    found: dict[str, Any] = {"python": platform.python_version()}
-    for name in ("fer_features", "tensorflow", "keras", "numpy", "scikit-learn"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    found["platform"] = platform.platform()
-    found["machine"] = platform.machine()
-    found["processor"] = _processor()
-    found["cpus"] = os.cpu_count()
-    return found
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor()

@@ -3,17 +3,21 @@
 Everything here is a pure function of each row's emotion, usage and digest.
 """
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from fer_features.errors import TaskError
+from fer_features.experiment.classes import (
+    DEFAULT_CLASSES,
+    Classes,
+    checked_classes,
+    did_you_mean,
+)
 from fer_features.experiment.drawing import (
     Rows,
     check_usages,
@@ -28,14 +32,6 @@ from fer_features.faces.dataset import EMOTIONS, NONE
 
 if TYPE_CHECKING:
     from fer_features.embedding.store import Store
-
-Classes: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
-
-DEFAULT_CLASSES: Classes = (
-    ("positive", ("happiness",)),
-    ("negative", ("anger", "fear", "sadness")),
-)
-"""The original experiment's task: happiness against anger, fear and sadness."""
 
 PER_CLASS = 8500
 """Images drawn of each class by default, as in the original experiment."""
@@ -140,7 +136,7 @@ class Task:
     duplicates: str = "drop"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", _checked_classes(self.classes))
+        object.__setattr__(self, "classes", checked_classes(self.classes))
         _check_choice("split", self.split, SPLITS)
         _check_choice("duplicates", self.duplicates, DUPLICATES)
         seed, per_class = self.split_seed, self.per_class
@@ -271,52 +267,11 @@ class Task:
         }
 
 
-def _checked_classes(classes: object) -> Classes:
-    """Return ``classes`` as a tuple of (name, emotions) pairs, or raise TaskError."""
-    try:
-        pairs = list(classes.items() if isinstance(classes, Mapping) else classes)  # type: ignore[call-overload]
-        groups = [(name, (e,) if isinstance(e, str) else tuple(e)) for name, e in pairs]
-    except (TypeError, ValueError):
-        raise TaskError(
-            f"classes: {classes!r}, expected a mapping of class names to emotions."
-        ) from None
-    if len(groups) < 2:
-        raise TaskError(f"classes: {len(groups)} given, expected two or more.")
-    owner: dict[str, str] = {}
-    for position, (name, emotions) in enumerate(groups):
-        if not isinstance(name, str) or not name.strip():
-            raise TaskError(f"classes: the name {name!r}, expected some text.")
-        if any(unicodedata.category(each) in ("Cc", "Cs") for each in name):
-            raise TaskError(f"classes: the name {name!r}, expected no control characters.")
-        if name in [earlier for earlier, _ in groups[:position]]:
-            raise TaskError(f"classes: {name!r} is given twice, expected different names.")
-        if not emotions:
-            raise TaskError(f"class {name!r}: no emotions, expected one or more.")
-        for emotion in emotions:
-            if emotion not in EMOTIONS:
-                raise TaskError(
-                    f"class {name!r}: unknown emotion {emotion!r}, expected "
-                    f"{', '.join(EMOTIONS)}.{_did_you_mean(emotion, EMOTIONS)}"
-                )
-            if emotion in owner:
-                raise TaskError(
-                    f"class {name!r}: {emotion} is already in class {owner[emotion]!r}, expected "
-                    "each emotion once."
-                )
-            owner[emotion] = name
-    return tuple(groups)
-
-
 def _check_choice(field: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
         raise TaskError(
-            f"{field}: {value!r}, expected {' or '.join(choices)}.{_did_you_mean(value, choices)}"
+            f"{field}: {value!r}, expected {' or '.join(choices)}.{did_you_mean(value, choices)}"
         )
-
-
-def _did_you_mean(word: object, words: Sequence[str]) -> str:
-    close = get_close_matches(str(word), words, n=1)
-    return f" Did you mean {close[0]}?" if close else ""
 
 
 def _is_int(value: object) -> bool:

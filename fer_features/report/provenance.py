@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from fer_features.experiment.classes import DEFAULT_CLASSES
 from fer_features.experiment.evaluation import Result
 from fer_features.experiment.heads import HEADS
-from fer_features.experiment.task import DEFAULT_CLASSES, Task
+from fer_features.experiment.task import Task
 from fer_features.report.summary import Section, distinct, value_said
 from fer_features.report.tables import NOTHING, Cell, Table, facts
 
