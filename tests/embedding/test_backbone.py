@@ -111,7 +111,7 @@ def test_weights_that_are_not_finite_are_refused(weights_dir: Path, tmp_path: Pa
     ("weights", "message"),
     [
         ("imagnet", "Did you mean imagenet"),
-        ("random:x", r"random:x: No such file.*random:SEED"),
+        ("random:x", r"random:x: no seed, expected a whole number such as random:1"),
         ("missing.h5", r"missing\.h5: No such file"),
     ],
 )
