@@ -27,7 +27,7 @@ from fer_features.embedding.partial import (
 )
 from fer_features.embedding.quantisation import quantisation_facts, quantise, quantised_spec
 from fer_features.embedding.source import GivenSource, Source
-from fer_features.embedding.store import CACHE, SIGNATURE, Store
+from fer_features.embedding.store import CACHE, Store, is_hdf5
 from fer_features.errors import OptionError, StoreError, WeightsError
 from fer_features.faces.dataset import FaceDataset
 
@@ -296,10 +296,8 @@ def _check_target(target: Path, repair: bool) -> None:
         raise StoreError(f"{target}: no such file, expected a store to repair. Check the path.")
     if target.is_dir():
         raise StoreError(f"{target}: a folder, expected a file name such as {target / 'faces.h5'}.")
-    if target.exists():
-        with target.open("rb") as file:
-            if file.read(8) != SIGNATURE:
-                raise StoreError(
-                    f"{target}: exists and is no HDF5 file, expected a store or a new name. "
-                    "Choose another output with -o."
-                )
+    if target.exists() and not is_hdf5(target):
+        raise StoreError(
+            f"{target}: exists and is no HDF5 file, expected a store or a new name. "
+            "Choose another output with -o."
+        )

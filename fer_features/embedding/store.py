@@ -189,6 +189,12 @@ def name_rows(rows: list[int], most: int = 5) -> str:
     return f"rows {', '.join(map(str, rows[:most]))}{more} are"
 
 
+def is_hdf5(path: Path) -> bool:
+    """Return whether a file begins as HDF5 files do."""
+    with path.open("rb") as file:
+        return file.read(len(SIGNATURE)) == SIGNATURE
+
+
 @contextmanager
 def opened(path: Path, mode: str) -> Iterator[h5py.File]:
     """Open an HDF5 file; what HDF5 says of a damaged one becomes one line that names it."""
@@ -205,12 +211,11 @@ def opened(path: Path, mode: str) -> Iterator[h5py.File]:
                 else "Make it with fer-extract."
             )
         )
-    with path.open("rb") as raw:
-        if raw.read(8) != SIGNATURE:
-            raise StoreError(
-                f"{path}: no HDF5 file, cannot be read as a store. "
-                "It is expected to be one that fer-extract wrote."
-            )
+    if not is_hdf5(path):
+        raise StoreError(
+            f"{path}: no HDF5 file, cannot be read as a store. "
+            "It is expected to be one that fer-extract wrote."
+        )
     with naming_damage(path):
         file = h5py.File(path, mode)
     with file:
