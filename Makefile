@@ -27,7 +27,7 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 # learns from only when they are standardized; its report says on top what that is worth.
 demo: $(VENV)/.installed
 	@mkdir -p $(DEMO)
-	$(BIN)/python -m fer_features.faces.sample $(DEMO)/faces.csv
+	$(BIN)/python -m fer_features.sample $(DEMO)/faces.csv
 	@cd $(DEMO) && bin="$(abspath $(BIN))" && \
 	if "$$bin"/fer-extract faces.csv -o cache/imagenet.h5; then \
 		store=cache/imagenet.h5; fit=; compare=; \

@@ -83,7 +83,7 @@ WAYS: dict[str, tuple[str, Callable[[], Callable[[Any], Any]]]] = {
 def _network() -> tuple[Any, Any]:
     from fer_features import BackboneSpec
     from fer_features.embedding.backbone import build_network
-    from fer_features.slow import import_tensorflow
+    from fer_features.runtimes import import_tensorflow
 
     return import_tensorflow(), build_network(BackboneSpec(weights="random"))
 

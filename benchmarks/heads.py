@@ -35,8 +35,8 @@ from fer_features import BackboneSpec, DenseHead, LogisticHead, Store, Task, eva
 from fer_features.embedding.backbone import build_network, preprocess
 from fer_features.experiment.bootstrap import resampled_scores
 from fer_features.faces.dataset import EMOTIONS
-from fer_features.faces.sample import write_csv
-from fer_features.slow import import_keras
+from fer_features.runtimes import import_keras
+from fer_features.sample.faces import write_csv
 
 ORIGINAL_EPOCHS = 46
 STEP = 128

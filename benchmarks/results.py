@@ -46,7 +46,7 @@ def write_section(title: str, text: str) -> None:
 
 def drawn(home: Path, faces: int = 1050) -> Path:
     """Draw faces, for where there are no photographs, and return the CSV file of them."""
-    from fer_features.faces.sample import draw_faces, write_csv
+    from fer_features.sample.faces import draw_faces, write_csv
 
     write_csv(draw_faces(faces), home / "faces.csv")
     return home / "faces.csv"

@@ -12,8 +12,8 @@ class SourceError(FerFeaturesError):
     """A CSV file or an image folder that cannot be read as faces."""
 
 
-class WeightsError(FerFeaturesError):
-    """Backbone weights that are missing, damaged or of another architecture."""
+class BackboneError(FerFeaturesError):
+    """A backbone that is unknown, or whose files are missing, damaged or of another network."""
 
 
 class StoreError(FerFeaturesError):

@@ -13,7 +13,7 @@ import numpy as np
 
 from fer_features import BackboneSpec, FaceDataset
 
-TINY = BackboneSpec(weights="random:0", architecture="tiny")
+TINY = BackboneSpec("tiny", weights="random:0")
 
 
 def noise_faces(n: int = 40, seed: int = 0, copies: bool = True) -> FaceDataset:
@@ -25,7 +25,6 @@ def noise_faces(n: int = 40, seed: int = 0, copies: bool = True) -> FaceDataset:
     return FaceDataset(
         name="noise",
         kind="arrays",
-        sha256=f"{n:032x}{seed:032x}",
         pixels=pixels,
         emotion=rng.integers(0, 7, n).astype(np.int8),
         usage=rng.integers(0, 3, n).astype(np.int8),

@@ -7,8 +7,8 @@ from pathlib import Path
 import fer_features
 
 ROOT = Path(fer_features.__file__).parent
-ROOMS = ("faces", "embedding", "experiment", "report", "cli")
-EVERYWHERE = ("errors", "slow")
+ROOMS = ("faces", "sample", "embedding", "experiment", "report", "cli")
+EVERYWHERE = ("errors", "runtimes")
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:
@@ -67,7 +67,7 @@ def test_modules_import_each_other_one_way() -> None:
 
 
 def test_slow_libraries_are_not_imported_at_the_top_of_a_module() -> None:
-    for path in [*modules(), ROOT / "slow.py", ROOT / "errors.py"]:
+    for path in [*modules(), ROOT / "runtimes.py", ROOT / "errors.py"]:
         slow = {"tensorflow", "keras", "openvino", "nncf", "distributed"}
         assert not slow & {name.split(".")[0] for name in imports(path, top_level_only=True)}, path
 

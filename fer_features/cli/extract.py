@@ -1,6 +1,7 @@
-"""``fer-extract``: one pass of the frozen network over a source."""
+"""``fer-extract``: one pass of a frozen network over a source."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,30 +11,71 @@ EPILOG = """\b
 Examples:
   fer-extract fer2013.csv                      every image of FER2013, once
   fer-extract train/ -o cache/mine.h5          a folder of emotion-named folders
+  fer-extract fer2013.csv --backbone EfficientNetV2B0
+  fer-extract fer2013.csv --backbone mine.keras --layers block10_add,block14_add
+  fer-extract photos/ --image-size 224 --color
   fer-extract fer2013.csv --limit 500 --weights random     a quick try
+  fer-extract --backbones                      the networks to choose among
+  fer-extract --backbones mine.keras           the layers of one worth keeping
   fer-extract cache/mine.h5 --verify           check every bit of a store
 
 Stopped at any moment, the same call goes on where it stopped.
 """
 
 
+class _Layers(click.ParamType):
+    name = "NAME,NAME"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+
 @click.command(cls=Command, context_settings=SETTINGS, epilog=EPILOG)
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path), required=False)
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="STORE.h5",
-    help="Where the embeddings go. [default: cache/NAME-FINGERPRINT8.h5]",
+    help="Where the embeddings go. [default: cache/SOURCE-BACKBONE-FINGERPRINT8.h5]",
+)
+@click.option(
+    "--backbone",
+    default="InceptionResNetV2",
+    show_default=True,
+    metavar="NAME|FILE.keras",
+    help="The network: one of Keras's applications (--backbones lists them), or a .keras file "
+    "that takes RGB images from 0 to 255.",
 )
 @click.option(
     "--weights",
-    default="imagenet",
-    show_default=True,
     metavar="imagenet|random[:SEED]|FILE",
-    help="The network's weights: ImageNet's, downloaded by Keras; seeded random ones, to try "
-    "things out; or a file that Keras wrote (..._notop.h5, .weights.h5).",
+    help="Weights of an application: ImageNet's, downloaded; seeded random ones, to try things "
+    "out; or a file that Keras wrote (..._notop.h5, .weights.h5). [default: imagenet; a .keras "
+    "file has its own]",
 )
+@click.option(
+    "--input-size",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Pixels on a side that faces are resized to for the network. [default: 139 for "
+    "InceptionResNetV2, else the size the network was published with]",
+)
+@click.option(
+    "--layers",
+    type=_Layers(),
+    default=(),
+    help="Inner layers to keep beside the final output, each averaged over space, in the same "
+    "pass. A store that is there is given those it lacks.",
+)
+@click.option(
+    "--image-size",
+    type=int,
+    metavar="N",
+    help="Bring the images of a folder to NxN; of one that is not square the middle is taken. "
+    "[default: 48]",
+)
+@click.option("--color", is_flag=True, help="Keep the colours of a folder's images.")
 @click.option(
     "--limit",
     type=click.IntRange(1),
@@ -41,7 +83,12 @@ Stopped at any moment, the same call goes on where it stopped.
     help="Take N rows, evenly spaced over the source.",
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out bad rows, and count them.")
-@click.option("--overwrite", is_flag=True, help="Start anew instead of using what is there.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace a store even if images of it are lost, or another network made it; what fits "
+    "is used.",
+)
 @click.option("--repair", is_flag=True, help="Compute the damaged rows of a store again.")
 @click.option(
     "--engine",
@@ -75,22 +122,26 @@ Stopped at any moment, the same call goes on where it stopped.
 )
 @click.option("--dask", metavar="ADDRESS", help="Let a Dask cluster do it: tcp://host:8786.")
 @click.option("--verify", is_flag=True, help="Check SOURCE, a store; exit 1 if it is damaged.")
+@click.option(
+    "--backbones",
+    is_flag=False,
+    flag_value="",
+    metavar="[NAME|FILE.keras]",
+    help="List the networks of --backbone, or the layers of one that are worth keeping.",
+)
 @messages_options
 def main(
-    source: Path,
+    source: Path | None,
     output: Path | None,
-    weights: str,
-    limit: int | None,
-    skip_bad: bool,
-    overwrite: bool,
-    repair: bool,
-    engine: str,
+    backbone: str,
+    weights: str | None,
+    input_size: int | None,
+    layers: tuple[str, ...],
     precision: str,
-    batch_size: int,
-    workers: int,
-    dask: str | None,
     verify: bool,
+    backbones: str | None,
     quiet: bool,
+    **choices: Any,
 ) -> int:
     """Embed every distinct image of SOURCE once and keep the embeddings in one HDF5 file.
 
@@ -98,33 +149,54 @@ def main(
     .zip), or a folder of images in emotion-named folders.
     """
     show_messages(quiet)
+    if backbones is not None:
+        click.echo(_layers_of(backbones, input_size) if backbones else _networks())
+        return 0
+    if source is None:
+        raise click.UsageError("Missing argument 'SOURCE'.")
     if verify:
         return _verify(source)
-    if dask and workers > 1:
+    if choices["dask"] and choices["workers"] > 1:
         raise click.UsageError("--workers and --dask: expected one of the two.")
     from fer_features.embedding.backbone import BackboneSpec
+
+    spec = BackboneSpec(backbone, weights, input_size, layers, precision)
     from fer_features.embedding.extraction import extract
 
-    store = extract(
-        source,
-        output,
-        backbone=BackboneSpec(weights=weights, precision=precision),
-        engine=engine,
-        batch_size=batch_size,
-        workers=workers,
-        dask=dask,
-        limit=limit,
-        skip_bad=skip_bad,
-        overwrite=overwrite,
-        repair=repair,
-        progress=not quiet,
-    )
+    store = extract(source, output, backbone=spec, progress=not quiet, **choices)
     skipped = store.dataset["skipped"]
     click.echo(
-        f"{store.path}: {len(store):,} embeddings of {store.dimension:,}"
+        f"{store.path}: {len(store):,} rows, {len(store.image_digest):,} distinct images, "
+        + ", ".join(f"{name} {d:,}" for name, d in store.dimensions.items())
         + (f", {skipped:,} bad rows left out" if skipped else "")
     )
     return 0
+
+
+def _networks() -> str:
+    from fer_features.embedding.applications import APPLICATIONS
+
+    lines = [f"{'network':20} {'dimension':>9} {'input size':>10} {'parameters':>11}"]
+    for name, row in APPLICATIONS.items():
+        lines.append(f"{name:20} {row.dimension:9,} {row.input_size:10} {row.parameters:11,}")
+    return "\n".join([*lines, "", "Or a .keras file: float RGB images from 0 to 255 in."])
+
+
+def _layers_of(backbone: str, input_size: int | None) -> str:
+    from fer_features.embedding.backbone import BackboneSpec
+    from fer_features.embedding.network import layers_worth_keeping
+
+    # Of an application any weights will do: they are not loaded.
+    weights = None if backbone.lower().endswith(".keras") else "random"
+    spec = BackboneSpec(backbone, weights, input_size)
+    found = layers_worth_keeping(spec)
+    width = max([len(layer.name) for layer in found], default=5)
+    lines = [f"{'layer':{width}} {'dimension':>9} {'map':>9} {'place':>6}"]
+    for layer in found:
+        size = "x".join(map(str, layer.size))
+        lines.append(f"{layer.name:{width}} {layer.dimension:9,} {size:>9} {layer.place:6.0%}")
+    said = f"{spec.name} at {spec.input_size} pixels; keep some with --layers NAME,NAME."
+    return "\n".join([*lines, "", said])
 
 
 def _verify(path: Path) -> int:
@@ -140,7 +212,7 @@ def _verify(path: Path) -> int:
             err=True,
         )
         return 1
-    click.echo(f"{path}: {len(store):,} rows intact")
+    click.echo(f"{path}: {len(store):,} rows and {len(store.image_digest):,} images intact")
     return 0
 
 

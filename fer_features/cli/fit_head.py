@@ -22,6 +22,7 @@ EPILOG = """\b
 Examples:
   fer-fit-head                                 the dense head on the one store in cache/
   fer-fit-head cache/mine.h5 --head logistic   the baseline on a store of yours
+  fer-fit-head --features block10_add+block14_add --standardize
   fer-fit-head --hidden 256 --dropout 0.3 --seed 1
   fer-fit-head --class happy=happiness --class upset=anger,fear,sadness --per-class min
 """
@@ -49,6 +50,14 @@ class _Strength(click.ParamType):
 
 @click.command(cls=Command, context_settings=SETTINGS, epilog=EPILOG)
 @click.argument("store", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--features",
+    default="final",
+    show_default=True,
+    metavar="final|LAYER+LAYER",
+    help="What the head is given of each image: the network's final output, an inner layer that "
+    "the store keeps, or several joined by +.",
+)
 @click.option(
     "--head",
     type=Name(("dense", "logistic")),
@@ -98,6 +107,7 @@ class _Strength(click.ParamType):
 @messages_options
 def main(
     store: Path | None,
+    features: str,
     head: str,
     classes: tuple[str, ...],
     all_emotions: bool,
@@ -135,7 +145,7 @@ def main(
 
     check_free(output or next_folder(head))
     main.stopped = "Nothing was written."
-    data = task.select(find_store(store))
+    data = task.select(find_store(store), features)
     result = fit_and_evaluate(unfitted, data, progress=not quiet)
     folder = result.save(output)
     report = write_report(result, folder, command=shlex.join(["fer-fit-head", *sys.argv[1:]]))

@@ -1,107 +1,136 @@
-"""The frozen network: which one it is (BackboneSpec), and how it is built.
+"""Which frozen network: BackboneSpec, the one value that says what the embeddings depend on."""
 
-Preprocessing is part of the network's graph, so every engine, the store and a prediction on a
-new photo share one definition: uint8 48x48 pixels in, embedding out.
-"""
-
+import difflib
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fer_features.embedding import weights as weights_files
-from fer_features.errors import WeightsError
-from fer_features.slow import import_keras, import_tensorflow
-
-DIMENSIONS = {"inception_resnet_v2": 1536, "tiny": 16}
-"""Length of the embedding by architecture."""
+from fer_features.embedding.applications import APPLICATIONS, Application
+from fer_features.embedding.weights import (
+    KerasFile,
+    file_hash,
+    imagenet_file,
+    inspect_keras_file,
+    inspect_weights_file,
+)
+from fer_features.errors import BackboneError
 
 PREPROCESSING = 1
-"""Version of :func:`preprocess`; a change to its numbers must raise it."""
+"""Version of what happens to pixels before the network; a change to its numbers must raise it."""
+
+DEFAULT = "InceptionResNetV2"
+TINY = "tiny"
+FINAL = "final"
+"""The name of a network's own pooled output, beside those of its inner layers."""
+
+FREE_SIZE = 224
+"""Pixels that faces are resized to for a Keras file that takes any size: ImageNet's usual form."""
+
+LARGEST = 2048
+"""Pixels on a side, of input and of images: more is a slip of the hand."""
+
+_SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
+_RANDOM = re.compile(r"random:\d+@keras-\S+")
+_RESERVED = re.compile(rf"[,+/\x00]|^\.*$|^{FINAL}$")
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """Identity of a frozen network: whatever changes the embeddings, and nothing else.
+    """Identity of a frozen network: whatever changes the embeddings, and which of them to keep.
+
+    Every field is an argument, so a spec survives :func:`dataclasses.replace`, and a round trip
+    through JSON: ``BackboneSpec(**json.loads(json.dumps(dataclasses.asdict(spec))))``.
 
     Parameters
     ----------
-    weights : str
-        ``"imagenet"``; ``"random"`` or ``"random:SEED"``; or the path of a weights file in
-        Keras's layout (``..._notop.h5`` or ``.weights.h5``). Kept in its identified form:
-        ``"imagenet"`` (also for a file that is the published one), ``"random:0@keras-3.5.0"``,
-        ``"sha256:HEX"``.
-    architecture : str
-        ``"inception_resnet_v2"`` (Szegedy et al., "Inception-v4, Inception-ResNet and the Impact
-        of Residual Connections on Learning", 2016; the Keras application of that name), or
-        ``"tiny"``: three seeded convolutions, for tests.
-    input_size : int
-        Height and width, in pixels, that faces are resized to; at least 75.
-    pooling : str
-        ``"avg"``: global average pooling.
+    backbone : str
+        A network of ``keras.applications`` by Keras's own name, in any case, such as
+        ``"EfficientNetV2B0"`` (:data:`~fer_features.embedding.applications.APPLICATIONS`); or the
+        path of a ``.keras`` file: float RGB images from 0 to 255 in, a vector or a map out, with
+        its own scaling inside. Kept as Keras spells it, or as ``"sha256:HEX"`` of the file.
+        ``"tiny"``, three seeded convolutions, is for tests.
+    weights : str, optional
+        Of an application: ``"imagenet"`` (the default); ``"random"`` or ``"random:SEED"``; or the
+        path of a file in one of Keras's layouts (``..._notop.h5``, ``.weights.h5``). Kept as
+        ``"imagenet"`` (also for a file that is the published one), ``"random:0@keras-3.15.1"`` or
+        ``"sha256:HEX"``. A ``.keras`` file has its own: None.
+    input_size : int, optional
+        Height and width, in pixels, that faces are resized to; by default 139 for
+        InceptionResNetV2, as in the original experiment, the published size of any other
+        application, and of a ``.keras`` file its own, or 224 where it takes any.
+    layers : sequence of str
+        Inner layers whose outputs are kept beside ``final``, each averaged over space.
     precision : str
         ``"float32"``, or ``"int8"``: quantised after training, on OpenVINO alone.
+    image : (int, int, int)
+        Height, width and channels (1 or 3) of the faces; a pass fills it in.
     preprocessing : int
-        Version of the preprocessing formula.
+        Version of the preprocessing, which resizes as ``tf.image.resize`` does (bilinear,
+        half-pixel centres, no antialiasing), repeats a grey channel three times and applies the
+        application's own ``preprocess_input``.
     quantised : str, optional
-        Hex sha256 of the quantised network, which is part of its identity; the pass fills it in.
+        Hex sha256 of the quantised network, which is part of its identity; a pass fills it in.
+    backbone_file, weights_file : str, optional
+        Where the files of the identified forms above lie; filled in when paths are given.
 
     Raises
     ------
-    WeightsError
-        When a value is not one of those above, or the weights file does not exist.
+    BackboneError
+        When a value is not one of those above, or a file is missing or cannot serve.
     """
 
-    weights: str = "imagenet"
-    architecture: str = "inception_resnet_v2"
-    input_size: int = 139
-    pooling: str = "avg"
+    backbone: str = DEFAULT
+    weights: str | None = None
+    input_size: int | None = None
+    layers: tuple[str, ...] = ()
     precision: str = "float32"
+    image: tuple[int, int, int] = (48, 48, 1)
     preprocessing: int = PREPROCESSING
     quantised: str | None = None
-    weights_file: Path | None = field(default=None, init=False, compare=False, repr=False)
+    backbone_file: str | None = field(default=None, compare=False)
+    weights_file: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        allowed: dict[str, tuple[Any, ...]] = {
-            "architecture": tuple(DIMENSIONS),
-            "pooling": ("avg",),
-            "precision": ("float32", "int8"),
-            "preprocessing": (PREPROCESSING,),
-        }
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                expected = " or ".join(repr(value) for value in values)
-                raise WeightsError(f"{name}: {getattr(self, name)!r}, expected {expected}.")
-        if not isinstance(self.input_size, int) or self.input_size < 75:
-            raise WeightsError(
-                f"input_size: {self.input_size!r}, expected a whole number of at least 75 pixels."
-            )
+        backbone, backbone_file = _identify_backbone(str(self.backbone), self.backbone_file)
+        self._set(backbone=backbone, backbone_file=backbone_file)
+        weights, weights_file = self._identified_weights()
+        self._set(weights=weights, weights_file=weights_file)
+        self._set(input_size=self._checked_size(), layers=_checked_layers(self.layers))
+        self._set(image=_checked_image(self.image))
+        for name, allowed in (
+            ("precision", ("float32", "int8")),
+            ("preprocessing", (PREPROCESSING,)),
+        ):
+            if getattr(self, name) not in allowed:
+                expected = " or ".join(map(repr, allowed))
+                raise BackboneError(f"{name}: {getattr(self, name)!r}, expected {expected}.")
         if self.quantised is not None and self.precision != "int8":
-            raise WeightsError("quantised: expected with precision int8 alone.")
-        identified, file = _identify_weights(str(self.weights))
-        if self.architecture == "tiny" and not identified.startswith("random:"):
-            raise WeightsError(f"weights: {self.weights!r}, expected random:SEED for 'tiny'.")
-        object.__setattr__(self, "weights", identified)
-        object.__setattr__(self, "weights_file", file)
+            raise BackboneError("quantised: expected with precision int8 alone.")
 
     @property
-    def dimension(self) -> int:
-        """Length d of one embedding."""
-        return DIMENSIONS[self.architecture]
+    def application(self) -> Application | None:
+        """What is known of the application; None for a Keras file and for ``tiny``."""
+        return APPLICATIONS.get(self.backbone)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what is kept: ``final`` and the inner layers asked for."""
+        return (FINAL, *self.layers)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the fingerprint is taken of, as the store keeps it."""
+        """What the fingerprint is taken of, as the store keeps it; ready for JSON."""
         identity: dict[str, Any] = {
-            "architecture": self.architecture,
+            "backbone": self.backbone,
             "weights": self.weights,
             "input_size": self.input_size,
-            "pooling": self.pooling,
             "precision": self.precision,
             "preprocessing": self.preprocessing,
+            "image": list(self.image),
         }
         return identity if self.quantised is None else {**identity, "quantised": self.quantised}
 
@@ -110,17 +139,89 @@ class BackboneSpec:
         """Hex sha256 of the identity's JSON with sorted keys."""
         return fingerprint(self.identity)
 
-    def with_precision(self, precision: str, quantised: str | None = None) -> "BackboneSpec":
-        """Return the same network in another precision."""
-        other = replace(self, precision=precision, quantised=quantised)
-        object.__setattr__(other, "weights_file", self.weights_file)
-        return other
-
     @property
     def seed(self) -> int | None:
         """Seed of random weights; None for trained ones."""
-        found = re.fullmatch(r"random:(\d+)@.*", self.weights)
+        found = re.fullmatch(r"random:(\d+)@.*", self.weights or "")
         return int(found[1]) if found else None
+
+    @property
+    def name(self) -> str:
+        """What people call the network: its name in Keras, or its file's."""
+        if not self.backbone.startswith("sha256:"):
+            return self.backbone
+        return Path(self.backbone_file).stem if self.backbone_file else self.backbone[:15]
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files that it comes from, by ``backbone`` and ``weights``."""
+        files = {"backbone": self.backbone_file, "weights": self.weights_file}
+        return {name: path for name, path in files.items() if path is not None}
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _identified_weights(self) -> tuple[str | None, str | None]:
+        """Turn what a user passes for weights into its identified form, and its file if any."""
+        weights = None if self.weights is None else str(self.weights)
+        if self.backbone.startswith("sha256:"):
+            if weights is not None:
+                raise BackboneError(
+                    f"weights {weights}: a .keras file carries its own weights, expected none "
+                    "beside it. Leave --weights out."
+                )
+            return None, None
+        random = re.fullmatch(r"random(?::(\d+))?", weights or "")
+        if random:
+            return f"random:{int(random[1] or 0)}@keras-{metadata.version('keras')}", None
+        if self.backbone == TINY and not (weights and _RANDOM.fullmatch(weights)):
+            raise BackboneError(f"weights: {weights!r}, expected random:SEED for 'tiny'.")
+        if weights is None:
+            weights = "imagenet"
+        if weights == "imagenet" or _RANDOM.fullmatch(weights) or _SHA256.fullmatch(weights):
+            return weights, self.weights_file
+        path = Path(weights).absolute()
+        assert self.application is not None
+        if weights.startswith("random:"):
+            raise BackboneError(
+                f"weights {weights}: no seed, expected a whole number such as random:1."
+            )
+        try:
+            sha256 = file_hash(path)
+            published = file_hash(path, self.application.hash_name) == self.application.hash
+        except OSError as error:
+            near = difflib.get_close_matches(weights, ["imagenet", "random"], n=1)
+            raise BackboneError(
+                f"weights {weights}: {error.strerror or error}. "
+                + (f"Did you mean {near[0]}? " if near else "")
+                + "Pass imagenet, random, random:SEED or the path of a weights file."
+            ) from error
+        return "imagenet" if published else f"sha256:{sha256}", str(path)
+
+    def _checked_size(self) -> int:
+        own: int | None = None
+        smallest = 1
+        if self.application is not None:
+            smallest = self.application.smallest
+            usual = self.application.input_size
+        elif self.backbone == TINY:
+            smallest, usual = 32, 64
+        else:
+            own = keras_file(self).side if self.backbone_file else None
+            usual = own or FREE_SIZE
+        size = usual if self.input_size is None else self.input_size
+        if isinstance(size, bool) or not isinstance(size, int) or not smallest <= size <= LARGEST:
+            raise BackboneError(
+                f"input_size: {size!r}, expected a whole number of pixels from {smallest} to "
+                f"{LARGEST} for {self.name}."
+            )
+        if own is not None and size != own:
+            raise BackboneError(
+                f"input_size: {size}, expected {own}: {self.name} takes images of {own}x{own} "
+                "alone. Leave --input-size out."
+            )
+        return size
 
 
 def fingerprint(identity: dict[str, Any]) -> str:
@@ -128,153 +229,120 @@ def fingerprint(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def _identify_weights(weights: str) -> tuple[str, Path | None]:
-    """Turn what a user passes for weights into its identified form, and its file if it has one."""
-    if weights == "imagenet" or re.fullmatch(r"random:\d+@keras-\S+|sha256:[0-9a-f]{64}", weights):
-        return weights, None
-    random = re.fullmatch(r"random(?::(\d+))?", weights)
-    if random:
-        return f"random:{int(random[1] or 0)}@keras-{metadata.version('keras')}", None
-    sha256 = weights_files.file_sha256(Path(weights))
-    if sha256 == weights_files.IMAGENET_SHA256:
-        return "imagenet", Path(weights)
-    return f"sha256:{sha256}", Path(weights)
-
-
-def check_weights(spec: BackboneSpec) -> Path | None:
-    """Return the checked weights file that ``spec`` needs; None for random weights.
-
-    Takes seconds at most and does not import TensorFlow unless ImageNet's weights must be
-    downloaded.
+def keras_file(spec: BackboneSpec) -> KerasFile:
+    """Return what the ``.keras`` file of a spec says of itself, once its content is checked.
 
     Raises
     ------
-    WeightsError
-        When the file is missing, cut short, of another architecture, or cannot be downloaded.
+    BackboneError
+        When where it lies is not known, it is missing or another one, or it cannot serve.
     """
+    if spec.backbone_file is None:
+        raise BackboneError(
+            f"backbone {spec.backbone}: where the file lies is not known. "
+            "Pass it as --backbone FILE.keras."
+        )
+    path = Path(spec.backbone_file)
+    found = inspect_keras_file(path)
+    if found.sha256 != spec.backbone.removeprefix("sha256:"):
+        raise BackboneError(
+            f"{path}: sha256:{found.sha256}, expected {spec.backbone}. Pass the same file."
+        )
+    return found
+
+
+def check_files(spec: BackboneSpec) -> Path | None:
+    """Return the checked file of weights that ``spec`` needs; None where it needs none.
+
+    Takes seconds at most and imports neither TensorFlow nor Keras; downloads ImageNet's weights
+    if they are not there.
+
+    Raises
+    ------
+    BackboneError
+        When a file is missing, cut short, of another network, or cannot be downloaded.
+    """
+    if spec.backbone.startswith("sha256:"):
+        return Path(spec.backbone_file) if keras_file(spec) and spec.backbone_file else None
     if spec.seed is not None:
         installed = f"@keras-{metadata.version('keras')}"
-        if not spec.weights.endswith(installed):
-            raise WeightsError(
+        if not str(spec.weights).endswith(installed):
+            raise BackboneError(
                 f"weights {spec.weights}: drawn by another Keras than the installed one "
                 f"({installed[1:]}). Install that version, or pass --weights random:{spec.seed} "
                 "and another output."
             )
         return None
-    path = spec.weights_file
+    application = spec.application
+    assert application is not None
+    path = Path(spec.weights_file) if spec.weights_file else None
     if path is None and spec.weights == "imagenet":
-        path = weights_files.find_imagenet()
+        path = imagenet_file(application)
     if path is None:
-        raise WeightsError(f"weights {spec.weights}: where the file lies is not known. Pass it.")
-    weights_files.check_file(path)
-    if spec.weights.startswith("sha256:"):
-        found = f"sha256:{weights_files.file_sha256(path)}"
-        if found != spec.weights:
-            raise WeightsError(f"{path}: {found}, expected {spec.weights}. Pass the same file.")
+        raise BackboneError(f"weights {spec.weights}: where the file lies is not known. Pass it.")
+    inspect_weights_file(path, application)
+    if spec.weights != "imagenet" and f"sha256:{file_hash(path)}" != spec.weights:
+        raise BackboneError(
+            f"{path}: sha256:{file_hash(path)}, expected {spec.weights}. Pass the same file."
+        )
     return path
 
 
-def preprocess(pixels: Any, size: int) -> Any:
-    """Map uint8 (n, 48, 48) in [0, 255] to float32 (n, size, size, 3) in [-1, 1].
-
-    The original experiment's formula: ``tf.image.resize`` (bilinear, no antialiasing), the grey
-    channel repeated, and ``keras.applications.inception_resnet_v2.preprocess_input``,
-    x / 127.5 - 1.
-    """
-    tf = import_tensorflow()
-    images = tf.cast(pixels, tf.float32)[..., tf.newaxis]
-    images = tf.image.resize(images, (size, size), method="bilinear", antialias=False)
-    return tf.repeat(images / 127.5 - 1.0, 3, axis=-1)
-
-
-def build_network(spec: BackboneSpec) -> Any:
-    """Return the frozen Keras model, preprocessed images to embeddings, with weights loaded.
-
-    Maps float32 (n, input_size, input_size, 3) in [-1, 1] to float32 (n, d).
-
-    Raises
-    ------
-    WeightsError
-        When the weights are missing or do not fit.
-    """
-    path = check_weights(spec)
-    keras = import_keras()
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    try:
-        build = _tiny if spec.architecture == "tiny" else keras.applications.InceptionResNetV2
-        shape = (spec.input_size, spec.input_size, 3)
-        model = build(include_top=False, weights=None, input_shape=shape, pooling=spec.pooling)
-    finally:
-        keras.config.set_dtype_policy(policy)
-    model.trainable = False
-    if path is None:
-        assert spec.seed is not None
-        weights_files.draw_weights(model, spec.seed)
-    else:
-        weights_files.load_file(model, path)
-    return model
-
-
-def _tiny(include_top: bool, weights: None, input_shape: tuple[int, ...], pooling: str) -> Any:
-    """Build three convolutions that stand in for the backbone where logic is tested."""
-    del include_top, weights, pooling
-    keras = import_keras()
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            layers.Input(input_shape),
-            layers.Conv2D(8, 5, strides=4, activation="relu"),
-            layers.Conv2D(16, 3, strides=2, use_bias=False),
-            layers.BatchNormalization(scale=False),
-            layers.Activation("relu"),
-            layers.Conv2D(16, 3, strides=2, activation="relu"),
-            layers.GlobalAveragePooling2D(),
-        ]
+def _identify_backbone(backbone: str, file: str | None) -> tuple[str, str | None]:
+    """Turn what a user passes for a backbone into its identified form, and its file if any."""
+    if _SHA256.fullmatch(backbone):
+        return backbone, file
+    if backbone.lower() == TINY:
+        return TINY, None
+    spelled = {name.lower(): name for name in APPLICATIONS}
+    if backbone.lower() in spelled:
+        return spelled[backbone.lower()], None
+    path = Path(backbone)
+    if path.suffix.lower() == ".keras":
+        return f"sha256:{inspect_keras_file(path).sha256}", str(path.absolute())
+    if path.exists():
+        raise BackboneError(
+            f"{backbone}: no .keras file, expected a network's name or a file that Keras wrote. "
+            "Save the network with model.save('NAME.keras')."
+        )
+    near = difflib.get_close_matches(backbone.lower(), spelled, n=1)
+    raise BackboneError(
+        f"backbone {backbone!r}: no network of Keras, expected a name such as {DEFAULT} or the "
+        "path of a .keras file. "
+        + (f"Did you mean {spelled[near[0]]}? " if near else "")
+        + "fer-extract --backbones lists them."
     )
 
 
-def fold_batch_normalisation(model: Any) -> Any:
-    """Return an equal network whose batch normalisations are folded into the convolutions.
+def _checked_layers(layers: Any) -> tuple[str, ...]:
+    if isinstance(layers, str):
+        layers = layers.split(",")
+    names = tuple(dict.fromkeys(str(name).strip() for name in layers))
+    for name in names:
+        if _RESERVED.search(name):
+            raise BackboneError(
+                f"layer {name!r}: expected an inner layer's name"
+                + (
+                    f"; {FINAL} is always kept. Leave it out."
+                    if name == FINAL
+                    else ". Rename the layer in the network."
+                    if name
+                    else ", found none between two commas."
+                )
+            )
+    return names
 
-    In inference a batch normalisation is a scale and a shift per channel; it becomes part of the
-    kernel and the bias of the convolution before it (Jacob et al., "Quantization and Training of
-    Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018, section 3.2), which
-    leaves one fused kernel to execute. Relative differences are of the order of 1e-6.
-    """
-    keras = import_keras()
 
-    class Folded(keras.layers.Layer):  # type: ignore[name-defined]
-        def call(self, inputs: Any, mask: Any = None) -> Any:
-            return inputs
-
-    def replace(layer: Any) -> Any:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            return Folded(name=layer.name)
-        config = layer.get_config()
-        if layer.name in normalised:
-            config["use_bias"] = True
-        return layer.__class__.from_config(config)
-
-    normalisations = [
-        layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)
-    ]
-    before = {
-        layer.name: layer._inbound_nodes[0].parent_nodes[0].operation for layer in normalisations
-    }
-    normalised = {convolution.name for convolution in before.values()}
-    folded = keras.models.clone_model(model, clone_function=replace)
-    for layer in model.layers:
-        if layer.weights and layer.name not in normalised and layer.name not in before:
-            folded.get_layer(layer.name).set_weights(layer.get_weights())
-    for layer in normalisations:
-        convolution = before[layer.name]
-        weights = {weight.name: weight.numpy() for weight in layer.weights}
-        scale = weights.get("gamma", 1.0) / (weights["moving_variance"] + layer.epsilon) ** 0.5
-        shift = weights["beta"] - weights["moving_mean"] * scale
-        kernel, *bias = convolution.get_weights()
-        folded.get_layer(convolution.name).set_weights(
-            [kernel * scale, shift + (bias[0] * scale if bias else 0.0)]
+def _checked_image(image: Any) -> tuple[int, int, int]:
+    form = tuple(image)
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in form)
+    if (
+        not whole
+        or len(form) != 3
+        or form[2] not in (1, 3)
+        or not all(1 <= n <= LARGEST for n in form[:2])
+    ):
+        raise BackboneError(
+            f"image: {form}, expected height, width (1 to {LARGEST} pixels) and channels (1 or 3)."
         )
-    folded.trainable = False
-    return folded
+    return form

@@ -1,39 +1,46 @@
-"""What executes the backbone: uint8 (k, 48, 48) pixels in, float32 (k, d) embeddings out."""
+"""What executes the backbone: uint8 faces in, float32 embeddings out, one array an output."""
 
 import contextlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from fer_features.embedding.backbone import (
-    BackboneSpec,
-    build_network,
-    fold_batch_normalisation,
-    preprocess,
-)
-from fer_features.embedding.converted import converted_network
+from fer_features.embedding.backbone import BackboneSpec
+from fer_features.embedding.network import Outputs, trace
+from fer_features.embedding.openvino import OpenVINOEngine
 from fer_features.errors import OptionError
-from fer_features.slow import import_openvino, import_tensorflow
+from fer_features.runtimes import import_tensorflow
 
 ENGINES = ("auto", "tensorflow", "openvino")
-
 
 PACKAGES = {"tensorflow": ("tensorflow", "keras"), "openvino": ("openvino",)}
 """What computes, by engine: packages whose versions the provenance states."""
 
-Engine = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
-"""Maps uint8 (k, 48, 48) to float32 (k, d), for any k."""
+
+class Engine(Protocol):
+    """A backbone that is ready to compute.
+
+    ``dimensions`` holds the length d of each output's vectors, by name. Calling it maps uint8
+    (k, h, w) or (k, h, w, 3), for any k, to :data:`~fer_features.embedding.network.Outputs`; a
+    batch that does not fit is a MemoryError.
+    """
+
+    dimensions: dict[str, int]
+
+    def __call__(self, pixels: npt.NDArray[np.uint8]) -> Outputs: ...
 
 
 class TensorFlowEngine:
     """The backbone as one TensorFlow graph, on the GPU when TensorFlow sees one."""
 
-    def __init__(self, spec: BackboneSpec, threads: int | None = None) -> None:
+    def __init__(
+        self, spec: BackboneSpec, outputs: Sequence[str], threads: int | None = None
+    ) -> None:
         tf = import_tensorflow()
         if threads is not None:
             with contextlib.suppress(RuntimeError):  # too late in a process that has computed
@@ -42,55 +49,36 @@ class TensorFlowEngine:
         if tf.config.list_physical_devices("GPU"):
             # TensorFloat-32 keeps 10 bits of each factor, which is not what float32 means.
             tf.config.experimental.enable_tensor_float_32_execution(False)
-        network = fold_batch_normalisation(build_network(spec))
-
-        @tf.function(input_signature=[tf.TensorSpec((None, 48, 48), tf.uint8)], autograph=False)
-        def embed(pixels: object) -> object:
-            return network(preprocess(pixels, spec.input_size), training=False)
-
-        self._embed = embed
+        self._traced = trace(spec, outputs)
+        self.dimensions = self._traced.dimensions
         self._exhausted = tf.errors.ResourceExhaustedError
+        self._constant = tf.constant
 
-    def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def __call__(self, pixels: npt.NDArray[np.uint8]) -> Outputs:
         try:
-            return np.asarray(self._embed(pixels), dtype=np.float32)
+            values = self._traced.graph(self._constant(pixels))
+            return {
+                name: np.asarray(value, dtype=np.float32)
+                for name, value in zip(self.dimensions, values, strict=True)
+            }
         except self._exhausted as error:
             raise MemoryError(f"a batch of {len(pixels)} does not fit") from error
 
 
-class OpenVINOEngine:
-    """The backbone converted for OpenVINO's CPU plugin; starts without TensorFlow when it can.
-
-    ``folder`` keeps the converted network, by fingerprint and OpenVINO version.
-    """
-
-    def __init__(self, spec: BackboneSpec, folder: Path, threads: int | None = None) -> None:
-        # OpenVINO computes in bfloat16 where the processor can, unless told not to.
-        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
-        if threads is not None:
-            config["INFERENCE_NUM_THREADS"] = threads
-            # Pinned, the engines of several workers would all take the first processors.
-            config["ENABLE_CPU_PINNING"] = False
-        network = converted_network(spec, folder)
-        self._embed = import_openvino().Core().compile_model(network, "CPU", config)
-
-    def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        try:
-            return np.array(self._embed(pixels)[0], dtype=np.float32)
-        except RuntimeError as error:
-            if "alloc" not in str(error):
-                raise
-            raise MemoryError(f"a batch of {len(pixels)} does not fit") from error
-
-
 def load_engine(
-    spec: BackboneSpec, engine: str, folder: Path, threads: int | None = None
+    spec: BackboneSpec,
+    outputs: Sequence[str],
+    engine: str,
+    folder: Path,
+    threads: int | None = None,
 ) -> Engine:
     """Return an engine that is ready to embed.
 
     Parameters
     ----------
     spec : BackboneSpec
+    outputs : sequence of str
+        Which of the network's outputs to compute, in this order.
     engine : {"tensorflow", "openvino"}
     folder : Path
         Where converted networks are kept.
@@ -99,12 +87,12 @@ def load_engine(
 
     Raises
     ------
-    WeightsError
-        When the weights are missing or do not fit.
+    BackboneError
+        When files are missing or do not fit, or a layer is unknown.
     """
     if engine == "openvino":
-        return OpenVINOEngine(spec, folder, threads)
-    return TensorFlowEngine(spec, threads)
+        return OpenVINOEngine(spec, outputs, folder, threads)
+    return TensorFlowEngine(spec, outputs, threads)
 
 
 def choose_engine(engine: str, precision: str = "float32") -> str:
@@ -142,7 +130,7 @@ def engine_versions(engine: str) -> dict[str, str]:
     return {name: metadata.version(name) for name in PACKAGES[engine]}
 
 
-def embed(engine: Engine, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def embed(engine: Engine, pixels: npt.NDArray[np.uint8]) -> Outputs:
     """Embed a batch, in halves of halves where it does not fit in memory whole.
 
     Raises
@@ -156,7 +144,8 @@ def embed(engine: Engine, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float
         if len(pixels) == 1:
             raise
     half = len(pixels) // 2
-    return np.concatenate([embed(engine, pixels[:half]), embed(engine, pixels[half:])])
+    parts = embed(engine, pixels[:half]), embed(engine, pixels[half:])
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _sees_gpu() -> bool:

@@ -4,36 +4,48 @@ import logging
 import os
 import re
 import time
-from collections.abc import Set
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
-from fer_features.embedding.backbone import BackboneSpec, check_weights
-from fer_features.embedding.blocks import Computing, Plan
-from fer_features.embedding.converted import is_converted, quantised_path
-from fer_features.embedding.engines import choose_engine, engine_versions
+from fer_features.embedding.backbone import BackboneSpec, check_files
+from fer_features.embedding.engines import Engine, choose_engine, embed, engine_versions
+from fer_features.embedding.network import Outputs
+from fer_features.embedding.openvino import (
+    is_converted,
+    quantisation_facts,
+    quantise,
+    quantised_path,
+    quantised_spec,
+)
 from fer_features.embedding.partial import (
+    Content,
     PartialStore,
     create_partial,
     locked,
     naming_the_disk,
     open_partial,
+    summed_up,
 )
-from fer_features.embedding.quantisation import quantisation_facts, quantise, quantised_spec
-from fer_features.embedding.source import GivenSource, Source
-from fer_features.embedding.store import CACHE, Store, is_hdf5
-from fer_features.errors import OptionError, StoreError, WeightsError
+from fer_features.embedding.store import CACHE, SLAB, Positions, Store, is_hdf5
+from fer_features.embedding.workers import Computing, embed_elsewhere, threads_of
+from fer_features.errors import BackboneError, OptionError, SourceError, StoreError
 from fer_features.faces.dataset import FaceDataset
+from fer_features.faces.reading import read_faces, source_form, source_name, source_sha256
 
 log = logging.getLogger(__name__)
 
 BATCH_SIZE = 64
+
+Source = FaceDataset | str | os.PathLike[str]
 
 
 def extract(
@@ -47,25 +59,30 @@ def extract(
     dask: str | None = None,
     limit: int | None = None,
     skip_bad: bool = False,
+    image_size: int | None = None,
+    color: bool = False,
     overwrite: bool = False,
     repair: bool = False,
     progress: bool = False,
 ) -> Store:
     """Embed every distinct image of a source once and keep the embeddings in one HDF5 file.
 
-    A pass that was stopped goes on where it stopped; a complete store is returned at once; an
-    older store of the same network gives the embeddings of the images that it knows. A store of
-    which the source lacks more than half of the images is not replaced by it.
+    Nothing that was computed is computed again or lost unsaid: a pass that was stopped goes on
+    where it stopped; a complete store is returned at once; an older store of the same network
+    gives the embeddings of the images that it knows, whatever their labels are now; a layer that
+    it lacks is computed beside those that it has. A source that lacks an image of the store does
+    not replace it.
 
     Parameters
     ----------
     source : FaceDataset or path-like
         Faces, or the CSV file or image folder to read them from.
     path : path-like, optional
-        The store; by default ``cache/NAME-FINGERPRINT8.h5``. Converted and quantised networks
-        are kept in its folder.
+        The store; by default ``cache/SOURCE-BACKBONE-FINGERPRINT8.h5``, with ``-limitN`` after
+        SOURCE where there is a limit. Converted and quantised networks are kept in its folder.
     backbone : BackboneSpec, optional
-        The network; by default InceptionResNetV2 with ImageNet's weights.
+        The network and the layers to keep; by default InceptionResNetV2 with ImageNet's weights.
+        Its ``image`` is that of the faces.
     engine : {"auto", "tensorflow", "openvino"}
         What executes it; "auto" takes the fastest one installed.
     batch_size : int
@@ -74,10 +91,11 @@ def extract(
         Processes on this machine that share the work.
     dask : str, optional
         Address of a Dask scheduler whose workers do it instead.
-    limit, skip_bad
+    limit, skip_bad, image_size, color
         As for :func:`read_faces`, when ``source`` is a path.
     overwrite : bool
-        Start anew instead of using what is there.
+        Replace what is there, also where images are lost, or another network made it; what can
+        be used of it is.
     repair : bool
         Recompute the damaged rows of the store that is there.
     progress : bool
@@ -89,7 +107,7 @@ def extract(
 
     Raises
     ------
-    SourceError, WeightsError, StoreError
+    SourceError, BackboneError, StoreError
         Before the network starts, when an input or the output cannot be used.
     OptionError
         When an option has a bad value.
@@ -98,201 +116,179 @@ def extract(
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         if value < 1:
             raise OptionError(f"{name}: {value}, expected at least 1.")
+    if workers > 1 and dask is not None:
+        raise OptionError("workers and dask: expected one of the two.")
+    reading = {"limit": limit, "skip_bad": skip_bad, "image_size": image_size, "color": color}
+    if isinstance(source, FaceDataset):
+        given = [name for name, value in reading.items() if value]
+        if given:
+            raise OptionError(
+                f"{given[0]}: given with faces that are read already, expected it where a path is "
+                f"read. Pass it to read_faces."
+            )
+        spec = replace(spec, image=source.image)
+    else:
+        spec = replace(spec, image=source_form(source, image_size, color))
     engine = choose_engine(engine, spec.precision)
-    given = GivenSource.of(source, limit, skip_bad, progress)
-    folder = Path(path).parent if path is not None else CACHE
-    with naming_the_disk(folder):
+    this = _Pass(
+        source, path, reading, spec, engine, batch_size, workers, dask, overwrite, repair, progress
+    )
+    with naming_the_disk(this.folder):
         if spec.precision == "int8" and spec.quantised is None:
-            spec = quantised_spec(spec, folder) or _quantise(spec, given, folder)
-        target = Path(path) if path is not None else default_path(given.name, spec)
-        _check_target(target, repair)
-        computing = Computing(spec, engine, target.parent, workers, dask)
-        this = _Pass(target, computing, batch_size, progress)
-        if _finished(this, given, overwrite, repair):
-            log.info("%s: complete, nothing to compute", target)
-            return Store(target)
-        if not (engine == "openvino" and is_converted(spec, target.parent)):
-            check_weights(spec)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with locked(target):
+            this.spec = _quantised(this)
+        _check_target(this)
+        if this.is_finished():
+            log.info("%s: complete, nothing to compute", this.target)
+            return Store(this.target)
+        if not (engine == "openvino" and is_converted(this.spec, this.spec.outputs, this.folder)):
+            check_files(this.spec)
+        this.folder.mkdir(parents=True, exist_ok=True)
+        with locked(this.target):
             # Another process may have finished it meanwhile.
-            if not _finished(this, given, overwrite, repair):
-                _run(this, given.faces(), overwrite)
-    return Store(target)
+            if not this.is_finished():
+                _run(this)
+    return Store(this.target)
 
 
-def default_path(name: str, backbone: BackboneSpec) -> Path:
-    """Return ``cache/NAME-FINGERPRINT8.h5``, relative to where the process runs."""
-    plain = re.sub(r"[^\w.-]+", "_", name) or "faces"
+def default_path(name: str, backbone: BackboneSpec, limit: int | None = None) -> Path:
+    """Return ``cache/SOURCE-BACKBONE-FINGERPRINT8.h5``, relative to where the process runs."""
+    parts = (name, None if limit is None else f"limit{limit}", backbone.name)
+    plain = "-".join(re.sub(r"[^\w.-]+", "_", part) for part in parts if part)
     return CACHE / f"{plain}-{backbone.fingerprint[:8]}.h5"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Pass:
-    """One call's choices, which every step below needs."""
+    """One call's choices, and its source, which is read when it must be."""
 
-    target: Path
-    computing: Computing
+    source: Source
+    path: str | os.PathLike[str] | None
+    reading: dict[str, Any]
+    spec: BackboneSpec
+    engine: str
     batch_size: int
+    workers: int
+    dask: str | None
+    overwrite: bool
+    repair: bool
     progress: bool
+
+    @cached_property
+    def name(self) -> str:
+        if isinstance(self.source, FaceDataset):
+            return self.source.name
+        return source_name(self.source)
+
+    @cached_property
+    def sha256(self) -> str:
+        """What the source is recognised by, before it is parsed: never what a caller typed."""
+        if isinstance(self.source, FaceDataset):
+            return self.source.content_sha256
+        return source_sha256(self.source)
+
+    @cached_property
+    def faces(self) -> FaceDataset:
+        if isinstance(self.source, FaceDataset):
+            faces = self.source
+        else:
+            with tqdm(
+                desc="Reading", unit="", unit_scale=True, delay=1, leave=False,
+                disable=not self.progress,
+            ) as bar:  # fmt: skip
+
+                def show(done: int, total: int) -> None:
+                    bar.total = total
+                    bar.update(done - bar.n)
+
+                faces = read_faces(self.source, progress=show, **self.reading)
+        if not len(faces):
+            raise SourceError(f"{self.name}: no faces, expected at least one.")
+        return faces
+
+    @cached_property
+    def target(self) -> Path:
+        if self.path is not None:
+            return Path(self.path)
+        limit = self.source.limit if isinstance(self.source, FaceDataset) else self.reading["limit"]
+        return default_path(self.name, self.spec, limit)
+
+    @property
+    def folder(self) -> Path:
+        return CACHE if self.path is None else Path(self.path).parent
 
     @property
     def partial(self) -> Path:
         return self.target.with_name(self.target.name + ".partial")
 
+    @cached_property
+    def dataset(self) -> dict[str, Any]:
+        """What a store keeps of its source, as its ``dataset`` attribute."""
+        faces = self.faces
+        is_read = not isinstance(self.source, FaceDataset)
+        return {
+            "name": faces.name,
+            "kind": faces.kind,
+            "sha256": faces.sha256 if is_read else self.sha256,
+            "image": list(faces.image),
+            "rows": len(faces),
+            "limit": faces.limit,
+            "skipped": faces.skipped,
+        }
 
-def _quantise(spec: BackboneSpec, given: GivenSource, folder: Path) -> BackboneSpec:
-    """Quantise the network, or take what another process has quantised meanwhile."""
-    check_weights(spec)
-    faces = given.faces()
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(quantised_path(spec.with_precision("float32").fingerprint, folder)):
-        return quantised_spec(spec, folder) or quantise(spec, faces, folder)
-
-
-def _finished(this: _Pass, given: GivenSource, overwrite: bool, repair: bool) -> bool:
-    """Tell whether the store that is there has all of this very source, without reading it."""
-    store = None if overwrite else _known(this, this.target)
-    if store is None:
-        return False
-    dataset = store.dataset
-    return (
-        dataset["sha256"] == given.sha256
-        and dataset["limit"] == given.limit
-        and (given.skip_bad or dataset["skipped"] == 0)
-        and not (repair and store.verify())
-    )
-
-
-def _known(this: _Pass, path: Path) -> Store | None:
-    """Return the store that is there, or a stopped pass's; refused if another network made it."""
-    if not path.exists():
-        return None
-    store = Store(path)
-    mine, theirs = this.computing.spec.identity, store.backbone
-    for name in (*mine, *theirs):
-        if mine.get(name) != theirs.get(name):
-            raise StoreError(
-                f"{path}: made with {name} {theirs.get(name)}, expected {mine.get(name)}. "
-                "Choose another output with -o, or pass --overwrite."
-            )
-    return store
-
-
-def _run(this: _Pass, faces: FaceDataset, overwrite: bool) -> None:
-    """Fill a partial file and give it its final name; the lock is held."""
-    if overwrite or not _resumable(this, faces):
-        known = None if overwrite else _known(this, this.partial) or _known(this, this.target)
-        _start(this, faces, known)
-    with open_partial(this.partial) as partial:
-        plan = Plan(partial)
-        log.info("%s", plan)
-        provenance = dict(partial.provenance)
-        if plan.blocks:
-            provenance |= _compute(this, faces, partial, plan)
-        partial.finish(this.target, provenance)
-
-
-def _resumable(this: _Pass, faces: FaceDataset) -> bool:
-    if not this.partial.exists():
-        return False
-    with open_partial(this.partial) as partial:
-        return partial.holds(faces, this.computing.spec)
-
-
-def _start(this: _Pass, faces: FaceDataset, known: Store | None) -> None:
-    """Create the partial file with all that is known already, under its name only when whole."""
-    digests = [digest.tobytes() for digest in faces.digest]
-    row_of = {}
-    if known is not None:
-        intact = np.setdiff1d(np.arange(len(known)), known.verify())
-        row_of = {known.digest[row].tobytes(): row for row in intact}
-        _refuse_loss(known.path, row_of.keys(), digests, faces.name)
-    rows = np.flatnonzero([digest in row_of for digest in digests])
-    provenance = {
-        "block_size": this.batch_size,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "engine": this.computing.engine,
-        "images": 0,
-        "images_per_second": None,
-        "resumed": 0,
-        "reused": len({digests[row] for row in rows}),
-        "seconds": 0.0,
-        "versions": _versions(this),
-    }
-    new = this.partial.with_name(this.partial.name + ".new")
-    try:
-        create_partial(new, faces, this.computing.spec, provenance)
-        if known is not None and len(rows):
-            with open_partial(new) as partial:
-                for part in np.array_split(rows, len(rows) // 4096 + 1):
-                    partial.write(part, known.embeddings([row_of[digests[row]] for row in part]))
-        new.replace(this.partial)
-    finally:
-        new.unlink(missing_ok=True)
-
-
-def _refuse_loss(path: Path, there: Set[bytes], digests: list[bytes], name: str) -> None:
-    """Refuse a source that would replace a store and lose most of its images.
-
-    A picture more or less is an edited source; another source, or a small part of one, is not
-    meant to cost a pass that took hours.
-    """
-    kept = len(there & set(digests))
-    if 2 * kept < len(there):
-        raise StoreError(
-            f"{path}: holds {len(there):,} images, of which this source ({name}) has {kept:,}; the "
-            "others would be lost. Choose another output with -o, or pass --overwrite."
+    def is_finished(self) -> bool:
+        """Tell whether the store that is there has all of this very source, without reading it."""
+        store = self.known(self.target)
+        if store is None or not set(self.spec.outputs) <= set(store.outputs):
+            return False
+        if self.repair and store.verify():
+            return False
+        dataset = store.dataset
+        if isinstance(self.source, FaceDataset):
+            return dataset.get("sha256") == self.sha256 or Content.of(self.source).is_of(store)
+        if dataset.get("sha256") != self.sha256:
+            return False
+        return dataset.get("limit") == self.reading["limit"] and bool(
+            self.reading["skip_bad"] or dataset.get("skipped") == 0
         )
 
+    def known(self, path: Path) -> Store | None:
+        """Return the store that is there, or a stopped pass's, if the same network made it.
 
-def _compute(this: _Pass, faces: FaceDataset, partial: PartialStore, plan: Plan) -> dict[str, Any]:
-    """Compute and write the plan's blocks; return what the provenance says of it."""
-    spec = this.computing.spec
-    started = time.perf_counter()
-    first, first_images = 0.0, 0
-    with tqdm(
-        total=len(plan.first),
-        initial=plan.known,
-        unit=" images",
-        desc="Embedding",
-        disable=not this.progress,
-    ) as bar:
-        for block, embeddings in this.computing.embed(plan, faces.pixels):
-            if not np.isfinite(embeddings).all():
-                raise WeightsError(
-                    f"{spec.weights}: the network gave numbers that are not finite, expected "
-                    "finite embeddings. Use another weights file."
+        Another network's is refused, or, to be overwritten, passed over.
+        """
+        if not path.exists():
+            return None
+        try:
+            store = Store(path)
+        except StoreError:
+            if self.overwrite:
+                return None
+            raise
+        mine, theirs = self.spec.identity, store.backbone
+        for name in (*mine, *theirs):
+            if mine.get(name) != theirs.get(name):
+                if self.overwrite:
+                    return None
+                raise StoreError(
+                    f"{path}: made with {name} {theirs.get(name)}, expected {mine.get(name)}. "
+                    "Choose another output with -o, or pass --overwrite."
                 )
-            rows, places = plan.rows_of(block)
-            partial.write(rows, embeddings[places])
-            bar.update(len(block))
-            if not first_images:
-                # The first block waits for the engine to start, which the rate leaves out.
-                first, first_images = time.perf_counter() - started, len(block)
-    seconds = time.perf_counter() - started
-    later = plan.images - first_images
-    return {
-        "engine": this.computing.engine,
-        "images": plan.images,
-        "resumed": plan.known - partial.provenance["reused"],
-        "seconds": round(seconds, 3),
-        "images_per_second": round(
-            later / (seconds - first) if later else plan.images / seconds, 3
-        ),
-        "versions": _versions(this),
-        **quantisation_facts(spec, this.computing.folder),
-    }
+        return store
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether this process computes by itself."""
+        return self.workers == 1 and self.dask is None
+
+    def computing(self, outputs: tuple[str, ...]) -> Computing:
+        threads = None if self.is_alone else threads_of(self.workers, self.dask)
+        return Computing(self.spec, outputs, self.engine, self.folder, threads)
 
 
-def _versions(this: _Pass) -> dict[str, str]:
-    found = {name: metadata.version(name) for name in ("fer-features", "numpy", "h5py")}
-    return found | engine_versions(this.computing.engine)
-
-
-def _check_target(target: Path, repair: bool) -> None:
+def _check_target(this: _Pass) -> None:
     """Refuse, before anything is read, an output whose loss would be someone's."""
-    if repair and not target.exists():
+    target = this.target
+    if this.repair and not target.exists():
         raise StoreError(f"{target}: no such file, expected a store to repair. Check the path.")
     if target.is_dir():
         raise StoreError(f"{target}: a folder, expected a file name such as {target / 'faces.h5'}.")
@@ -301,3 +297,270 @@ def _check_target(target: Path, repair: bool) -> None:
             f"{target}: exists and is no HDF5 file, expected a store or a new name. "
             "Choose another output with -o."
         )
+
+
+def _quantised(this: _Pass) -> BackboneSpec:
+    """Return the spec of the quantised network, which is made if there is none yet.
+
+    Of a store that is there the very network, or none: it cannot be given another layer.
+    """
+    spec, wanted = this.spec, None
+    if this.path is not None and Path(this.path).is_file() and not this.overwrite:
+        store = Store(this.path)
+        wanted = store.backbone.get("quantised")
+        if wanted is not None:
+            missing = [name for name in store.outputs[1:] if name not in spec.layers]
+            spec = replace(spec, layers=(*missing, *spec.layers))
+    found = quantised_spec(spec, this.folder, wanted)
+    if wanted is not None and (found is None or found.quantised != wanted):
+        raise StoreError(
+            f"{this.path}: of a quantised network that is not in {this.folder} with the outputs "
+            f"{', '.join(spec.outputs)}, expected that one. Put its int8-… files there, or choose "
+            "another output with -o: layers are chosen before a network is quantised."
+        )
+    if found is None:
+        check_files(spec)
+        faces = this.faces
+        this.folder.mkdir(parents=True, exist_ok=True)
+        with locked(quantised_path(spec, spec.outputs, this.folder)):
+            found = quantise(spec, faces, this.folder)
+    return found
+
+
+def _run(this: _Pass) -> None:
+    """Fill a partial file and give it its final name; the lock is held."""
+    content = Content.of(this.faces)
+    target, stopped = this.known(this.target), this.known(this.partial)
+    if stopped is None and this.partial.exists():
+        log.info("%s: what a stopped pass of another network computed is dropped", this.partial)
+    held = [store for store in (stopped, target) if store is not None]
+    kept = (name for store in reversed(held) for name in store.outputs)
+    outputs = tuple(dict.fromkeys([*kept, *this.spec.outputs]))
+    engine = None
+    resumes = _resumes(this, content, outputs, stopped)
+    for store in held:
+        if not (resumes and store is stopped):
+            _refuse_loss(this, store, content)
+    if not resumes:
+        engine = _start(this, content, outputs, held)
+    with open_partial(this.partial) as partial:
+        _complete(this, content, partial, engine)
+
+
+def _resumes(
+    this: _Pass, content: Content, outputs: tuple[str, ...], stopped: Store | None
+) -> bool:
+    """Tell whether the stopped pass was this one."""
+    if stopped is None or stopped.outputs != outputs or stopped.dataset != this.dataset:
+        return False
+    return content.is_of(stopped)
+
+
+def _refuse_loss(this: _Pass, store: Store, content: Content) -> None:
+    """Refuse a source that would replace a store and lose any of its images."""
+    there = store.known() == len(store.outputs)
+    lost = int((there & (_positions(content.digest, store.image_digest) < 0)).sum())
+    if not lost:
+        return
+    said = (
+        f"{store.path}: holds {int(there.sum()):,} images, of which this source ({this.name}) "
+        f"lacks {lost:,}"
+    )
+    if not this.overwrite:
+        raise StoreError(
+            f"{said}: they would be lost. Choose another output with -o, or pass --overwrite, "
+            "which keeps the embeddings of the others."
+        )
+    log.info("%s: their embeddings are dropped, as --overwrite says", said)
+
+
+def _start(
+    this: _Pass, content: Content, outputs: tuple[str, ...], held: list[Store]
+) -> Engine | None:
+    """Create the partial file with all that is known already, under its name only when whole.
+
+    Returns the engine, if it had to be loaded to know how long the vectors are.
+    """
+    m = len(content.digest)
+    best = np.zeros(m, dtype=np.int64)  # how many of the outputs are known, the first ones
+    giver = np.full(m, -1)
+    place = np.zeros(m, dtype=np.int64)
+    for number, store in enumerate(held):
+        where = _positions(store.image_digest, content.digest)
+        leading = np.where(where < 0, 0, _leading(store, outputs)[where])
+        better = leading > best
+        best[better], giver[better], place[better] = leading[better], number, where[better]
+    needed = outputs[best.min() :]
+    lengths = {name: d for store in held for name, d in store.dimensions.items()}
+    engine = None
+    if any(name not in lengths for name in needed):
+        engine = this.computing(needed).load()
+        lengths |= engine.dimensions
+    passes = _passes_of([store for number, store in enumerate(held) if (giver == number).any()])
+    if needed:
+        passes.append(
+            {
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "engine": this.engine,
+                "versions": _versions(this),
+                "outputs": list(needed),
+                "batch_size": this.batch_size,
+                "reused": int((best == len(outputs)).sum()),
+                "resumed": 0,
+                "images": 0,
+                "seconds": None,
+                "images_per_second": None,
+                "files": this.spec.files,
+            }
+        )
+    new = this.partial.with_name(this.partial.name + ".new")
+    ordered = {name: lengths[name] for name in outputs}
+    try:
+        create_partial(new, content, this.spec, ordered, this.dataset, {"passes": passes})
+        with open_partial(new) as partial:
+            for number, store in enumerate(held):
+                for known in range(1, len(outputs) + 1):
+                    images = np.flatnonzero((giver == number) & (best == known))
+                    for start in range(0, len(images), SLAB):
+                        part = images[start : start + SLAB]
+                        partial.write(part, store.read_images(place[part], outputs[:known]))
+        new.replace(this.partial)
+    finally:
+        new.unlink(missing_ok=True)
+    return engine if this.is_alone else None
+
+
+def _leading(store: Store, outputs: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    """Return of each of a store's images how many of ``outputs`` it has, the first ones."""
+    known = store.known()
+    leading = np.zeros(len(known), dtype=np.int64)
+    for number, name in enumerate(outputs):
+        if name not in store.outputs:
+            break
+        leading += (leading == number) & (known > store.outputs.index(name))
+    return leading
+
+
+def _positions(digest: npt.NDArray[np.uint8], wanted: npt.NDArray[np.uint8]) -> Positions:
+    """Return where each of ``wanted`` stands in ``digest``, uint8 (m, 32); -1 where nowhere."""
+    where = {each.tobytes(): position for position, each in enumerate(digest)}
+    return np.array([where.get(each.tobytes(), -1) for each in wanted], dtype=np.int64)
+
+
+def _passes_of(stores: list[Store]) -> list[dict[str, Any]]:
+    """Return the passes of the stores that embeddings come from, each once, the oldest first."""
+    passes: list[dict[str, Any]] = []
+    for store in reversed(stores):
+        for each in store.provenance.get("passes", []):
+            if _is_open(each):  # stopped: what it did until then is in its file
+                done = int((store.known() == len(store.outputs)).sum())
+                each = {**each, "images": done - each.get("reused", 0), "stopped": True}
+                if each["images"] <= 0:
+                    continue
+            if each not in passes:
+                passes.append(each)
+    return summed_up(sorted(passes, key=lambda each: each.get("created", "")))
+
+
+def _is_open(entry: dict[str, Any]) -> bool:
+    """Tell whether a pass of a store's provenance has not ended."""
+    return entry.get("seconds") is None and not entry.get("stopped")
+
+
+def _complete(this: _Pass, content: Content, partial: PartialStore, engine: Engine | None) -> None:
+    """Compute and write what the partial file lacks, and give it its final name."""
+    outputs = partial.outputs
+    known = partial.known()
+    missing = known < len(outputs)
+    log.info(
+        "%s rows, %s distinct images: %s known, %s to compute",
+        f"{len(this.faces):,}",
+        f"{len(known):,}",
+        f"{int((~missing).sum()):,}",
+        f"{int(missing.sum()):,}",
+    )
+    passes = partial.provenance["passes"]
+    if not (passes and _is_open(passes[-1])):
+        partial.finish(this.target, {"passes": passes})
+        return
+    *earlier, current = passes
+    needed = outputs[known[missing].min() :] if missing.any() else ()
+    blocks = _blocks(missing, current["batch_size"], current["reused"])
+    started = time.perf_counter()
+    first, first_images, images = 0.0, 0, 0
+    with tqdm(
+        total=len(known),
+        initial=len(known) - sum(map(len, blocks)),
+        unit=" images",
+        desc="Embedding",
+        disable=not this.progress,
+    ) as bar:
+        for block, values in _embedded(this, content, needed, blocks, engine):
+            if not all(np.isfinite(each).all() for each in values.values()):
+                raise BackboneError(
+                    f"{this.spec.name}: the network gave numbers that are not finite, expected "
+                    "finite embeddings. Use other weights."
+                )
+            for there in np.unique(known[block]):
+                if there < len(outputs):  # what is there stays as it is
+                    chosen = known[block] == there
+                    lacking = {name: values[name][chosen] for name in outputs[there:]}
+                    partial.write(block[chosen], lacking)
+            bar.update(len(block))
+            images += len(block)
+            if not first_images:
+                # The first block waits for the engine to start, which the rate leaves out.
+                first, first_images = time.perf_counter() - started, len(block)
+    seconds = time.perf_counter() - started
+    later = images - first_images
+    rate = later / (seconds - first) if later else images / seconds
+    current |= {
+        "engine": this.engine,
+        "versions": _versions(this),
+        "resumed": int((~missing).sum()) - current["reused"],
+        "images": images,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(rate, 3),
+        "files": this.spec.files,
+        **quantisation_facts(this.spec, needed, this.folder),
+    }
+    partial.finish(this.target, {"passes": [*earlier, current]})
+
+
+def _blocks(missing: npt.NDArray[np.bool_], size: int, reused: int) -> list[Positions]:
+    """Return which images are computed together.
+
+    Blocks are fixed parts of the list of distinct images, and one is computed whole or not at
+    all, so that a resumed pass has the batches it would have had. A store that reuses an older
+    one's images has blocks of those missing now.
+    """
+    images = np.flatnonzero(missing) if reused else np.arange(len(missing))
+    parts = [images[start : start + size] for start in range(0, len(images), size)]
+    return [part for part in parts if missing[part].any()]
+
+
+def _embedded(
+    this: _Pass,
+    content: Content,
+    needed: tuple[str, ...],
+    blocks: list[Positions],
+    engine: Engine | None,
+) -> Iterator[tuple[Positions, Outputs]]:
+    """Yield each block with its embeddings, in whichever order they end."""
+    if not blocks:
+        return
+    pixels, computing = this.faces.pixels, this.computing(needed)
+    if not this.is_alone:
+        rows = [content.first[block] for block in blocks]
+        for number, values in embed_elsewhere(computing, pixels, rows, this.workers, this.dask):
+            yield blocks[number], values
+        return
+    if engine is None:
+        engine = computing.load()
+    for block in blocks:
+        yield block, embed(engine, pixels[content.first[block]])
+
+
+def _versions(this: _Pass) -> dict[str, str]:
+    found = {name: metadata.version(name) for name in ("fer-features", "numpy", "h5py")}
+    return found | engine_versions(this.engine)

@@ -1,8 +1,8 @@
-"""A pass's unfinished file: created whole, filled row by row, renamed at the end.
+"""A pass's unfinished file: created whole, filled image by image, renamed at the end.
 
 Killed at any moment it can be read: every dataset and attribute exists, and all space is
-reserved, before the first row is written; from then on only raw data changes. A row is done when
-its checksum matches its contents, so there is no flag and no order of writes to get wrong.
+reserved, before the first image is written; from then on only raw data changes. An image is done
+when its checksum matches its contents, so there is no flag and no order of writes to get wrong.
 """
 
 import errno
@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,68 +24,103 @@ from fer_features.embedding.backbone import BackboneSpec
 from fer_features.embedding.store import (
     FORMAT,
     FORMAT_VERSION,
-    Rows,
+    ROW_FIELDS,
+    Positions,
+    Store,
     check_layout,
     checksums,
+    dimensions,
+    known_outputs,
     naming_damage,
     opened,
     read_json,
-    read_text,
-    slabs,
+    row_checksums,
 )
 from fer_features.errors import StoreError
 from fer_features.faces.dataset import FaceDataset
 
-PROVENANCE_BYTES = 4096
+ROOM = 8192
+"""Bytes of an attribute that are kept free for what a pass says of itself at its end."""
+
+MOST_PROVENANCE = 40_000
+"""Bytes of provenance from which on the oldest passes are summed up; HDF5 allows 64 kB."""
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What a store holds of a source beside embeddings.
+
+    ``first`` is the row at which each distinct image appears first, int64 (m,), increasing;
+    ``digest`` its digest, uint8 (m, 32); ``rows`` the datasets of the rows by name, (n,) each.
+    """
+
+    first: Positions
+    digest: npt.NDArray[np.uint8]
+    rows: dict[str, npt.NDArray[Any]]
+
+    @classmethod
+    def of(cls, faces: FaceDataset) -> "Content":
+        keys = np.ascontiguousarray(faces.digest).view("V32").ravel()
+        _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        rows = {
+            "image": rank[group].astype("<i8"),
+            "emotion": faces.emotion,
+            "usage": faces.usage,
+            "group": np.char.encode(faces.group, "utf-8"),
+            "source": np.char.encode(faces.source, "utf-8"),
+        }
+        return cls(first[order], faces.digest[first[order]], rows)
+
+    def is_of(self, store: Store) -> bool:
+        """Tell whether a store, or an unfinished one, is of these very rows."""
+        return np.array_equal(store.image_digest, self.digest) and all(
+            np.array_equal(store.rows[name], values) for name, values in self.rows.items()
+        )
 
 
 class PartialStore:
-    """An unfinished store, open for writing rows.
+    """An unfinished store, open for writing.
 
     Attributes
     ----------
     path : Path
-    fingerprint : str
     provenance : dict
         As it was when the file was created.
-    digest : uint8 (n, 32)
+    outputs : tuple of str
     """
 
     def __init__(self, file: h5py.File, path: Path) -> None:
         self._file = file
         self.path = path
-        self.fingerprint = read_text(file, "fingerprint", path)
         self.provenance: dict[str, Any] = read_json(file, "provenance", path)
-        self._fields = tuple(file[name][()] for name in ("digest", "emotion", "usage", "source"))
-        self.digest: npt.NDArray[np.uint8] = self._fields[0]
+        self.outputs = tuple(dimensions(file))
+        self._digest: npt.NDArray[np.uint8] = file["images/digest"][()]
 
-    def holds(self, faces: FaceDataset, backbone: BackboneSpec) -> bool:
-        """Tell whether this is a pass of that network over those very faces."""
-        fields = (faces.digest, faces.emotion, faces.usage, _encoded(faces.source))
-        return self.fingerprint == backbone.fingerprint and all(
-            np.array_equal(mine, theirs) for mine, theirs in zip(self._fields, fields, strict=True)
-        )
+    def known(self) -> npt.NDArray[np.int64]:
+        """Return of each image how many of the outputs are there, int64 (m,): the first ones."""
+        return known_outputs(self._file)
 
-    def done(self) -> npt.NDArray[np.bool_]:
-        """Tell which rows are finished: bool (n,)."""
-        done = np.zeros(len(self.digest), dtype=bool)
-        kept = self._file["checksum"][()]
-        for start, slab in slabs(self._file["embeddings"]):
-            part = slice(start, start + len(slab))
-            done[part] = checksums(slab, *(field[part] for field in self._fields)) == kept[part]
-        return done
+    def write(self, images: Positions, outputs: dict[str, npt.NDArray[np.float32]]) -> None:
+        """Write float32 (k, d) for k images, in increasing order, and then their checksums.
 
-    def write(self, rows: Rows, embeddings: npt.NDArray[np.float32]) -> None:
-        """Write float32 (k, d) to k rows in increasing order, with their checksums."""
-        self._file["embeddings"][rows] = embeddings
-        self._file["checksum"][rows] = checksums(
-            embeddings, *(field[rows] for field in self._fields)
+        ``outputs`` are some in the file's order; those before them must be there already.
+        """
+        before = self.outputs[: self.outputs.index(next(iter(outputs)))]
+        for name, values in outputs.items():
+            self._file[f"images/embeddings/{name}"][images] = values
+        there = {name: self._file[f"images/embeddings/{name}"][images] for name in before}
+        self._file["images/checksum"][images] = checksums(
+            self._digest[images], {**there, **outputs}
         )
         self._file.flush()
 
     def finish(self, target: Path, provenance: dict[str, Any]) -> None:
         """Write the provenance and give the file its final name; it is complete from then on."""
-        self._file.attrs.modify("provenance", _padded(provenance))
+        size = self._file.attrs.get_id("provenance").get_storage_size()
+        self._file.attrs.modify("provenance", _padded(provenance, size))
         self._file.close()
         _sync(self.path)
         self.path.replace(target)
@@ -92,37 +128,52 @@ class PartialStore:
 
 
 def create_partial(
-    path: Path, faces: FaceDataset, backbone: BackboneSpec, provenance: dict[str, Any]
+    path: Path,
+    content: Content,
+    backbone: BackboneSpec,
+    lengths: dict[str, int],
+    dataset: dict[str, Any],
+    provenance: dict[str, Any],
 ) -> None:
     """Create a file with every dataset and attribute in place and its space reserved.
+
+    ``lengths`` are the outputs' dimensions by name, in their order.
 
     Raises
     ------
     OSError
         When the disk has no room for the whole file.
     """
-    n = len(faces)
-    source = _encoded(faces.source)
-    text_type = h5py.string_dtype("utf-8", source.dtype.itemsize)
+    n, m = len(content.rows["image"]), len(content.digest)
+    size = len(json.dumps(provenance).encode()) + ROOM
     path.unlink(missing_ok=True)  # h5py does not truncate a damaged file
     with h5py.File(path, "w") as file:
         attributes = {
             "format": FORMAT,
             "backbone": json.dumps(backbone.identity, sort_keys=True),
             "fingerprint": backbone.fingerprint,
-            "dataset": json.dumps(describe(faces), sort_keys=True),
+            "outputs": json.dumps(list(lengths)),
+            "dataset": json.dumps(dataset, sort_keys=True),
         }
         for name, text in attributes.items():
             dtype = h5py.string_dtype("utf-8", len(text.encode()))
             file.attrs.create(name, np.array(text.encode(), dtype=dtype))
         file.attrs["format_version"] = np.int64(FORMAT_VERSION)
-        file.attrs.create("provenance", _padded(provenance))
-        _create(file, "embeddings", (n, backbone.dimension), np.dtype("<f4"))
-        _create(file, "checksum", (n,), np.dtype("<u4"))
-        _create(file, "digest", (n, 32), np.dtype("u1"))[...] = faces.digest
-        _create(file, "emotion", (n,), np.dtype("i1"))[...] = faces.emotion
-        _create(file, "usage", (n,), np.dtype("i1"))[...] = faces.usage
-        _create(file, "source", (n,), text_type)[...] = source.astype(text_type)
+        file.attrs.create("provenance", _padded(provenance, size))
+        embeddings = file.create_group("images").create_group("embeddings")
+        rows = file.create_group("rows")
+        for name, length in lengths.items():
+            _create(embeddings, name, (m, length), np.dtype("<f4"))
+        _create(file["images"], "checksum", (m,), np.dtype("<u4"))
+        _create(file["images"], "digest", (m, 32), np.dtype("u1"))[...] = content.digest
+        for name, kind in ROW_FIELDS.items():
+            values = content.rows[name]
+            if kind == "S":
+                text_type = h5py.string_dtype("utf-8", max(1, values.dtype.itemsize))
+                _create(rows, name, (n,), text_type)[...] = values.astype(text_type)
+            else:
+                _create(rows, name, (n,), np.dtype(f"<{kind}"))[...] = values
+        _create(rows, "checksum", (n,), np.dtype("<u4"))[...] = row_checksums(content.rows)
     if hasattr(os, "posix_fallocate"):
         with path.open("rb+") as reserved:
             os.posix_fallocate(reserved.fileno(), 0, path.stat().st_size)
@@ -131,12 +182,12 @@ def create_partial(
 
 @contextmanager
 def open_partial(path: Path) -> Iterator[PartialStore]:
-    """Open an unfinished store to read its state and write rows.
+    """Open an unfinished store to read its state and write embeddings.
 
     Raises
     ------
     StoreError
-        When it is none, or damaged in its structure.
+        When it is none, damaged in its structure, or open elsewhere.
     """
     with opened(path, "r+") as file:
         with naming_damage(path):
@@ -149,62 +200,70 @@ def open_partial(path: Path) -> Iterator[PartialStore]:
 def locked(path: Path) -> Iterator[None]:
     """Hold the right to write one store; the lock goes with the process, however it ends.
 
+    The lock's file stays: whoever removed it could let two processes hold it at once.
+
     Raises
     ------
     StoreError
         When another process holds it; the message says which.
     """
     lock_path = path.with_name(path.name + ".lock")
+    owner_path = path.with_name(path.name + ".owner")
     lock = FileLock(lock_path, timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        owner = lock_path.read_text().strip() or "another process"
+        try:
+            owner = owner_path.read_text().strip() or "another process"
+        except OSError:
+            owner = "another process"
         raise StoreError(
             f"{path}: being written by {owner}, expected no other writer. "
             "Wait for it to end, or stop it."
         ) from None
     try:
-        lock_path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+        owner_path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
         yield
     finally:
-        # Removed before it is released: who opened it meanwhile then holds a file without a
-        # name, which filelock notices.
-        lock_path.unlink(missing_ok=True)
+        owner_path.unlink(missing_ok=True)
         lock.release()
 
 
-def describe(faces: FaceDataset) -> dict[str, Any]:
-    """Return what a store keeps of its source, as its ``dataset`` attribute."""
-    return {
-        "name": faces.name,
-        "kind": faces.kind,
-        "sha256": faces.sha256,
-        "rows": len(faces),
-        "limit": faces.limit,
-        "skipped": faces.skipped,
-    }
+def summed_up(passes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what fits into a store of its passes: of very many, the oldest become one entry."""
+    passes = list(passes)
+    while len(passes) > 2 and len(json.dumps(passes).encode()) > MOST_PROVENANCE:
+        one, other, *later = passes
+        both = {
+            "created": one["created"],
+            "engine": one["engine"],
+            "versions": one["versions"],
+            "outputs": one["outputs"],
+            "passes": one.get("passes", 1) + other.get("passes", 1),
+            "images": one["images"] + other["images"],
+            "seconds": round((one["seconds"] or 0) + (other["seconds"] or 0), 3),
+            "images_per_second": None,
+            "files": one["files"],
+        }
+        passes = [both, *later]
+    return passes
 
 
-def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:
+def _create(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:
     """Create a contiguous dataset whose space is allocated at once, which h5py does not ask for."""
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     space = h5py.h5s.create_simple(shape)
     kind = h5py.h5t.py_create(dtype, logical=True)
-    return h5py.Dataset(h5py.h5d.create(file.id, name.encode(), kind, space, plist))
+    return h5py.Dataset(h5py.h5d.create(group.id, name.encode(), kind, space, plist))
 
 
-def _encoded(source: npt.NDArray[np.str_]) -> npt.NDArray[np.bytes_]:
-    return np.char.encode(source, "utf-8")
-
-
-def _padded(provenance: dict[str, Any]) -> npt.NDArray[np.bytes_]:
+def _padded(provenance: dict[str, Any], size: int) -> npt.NDArray[np.bytes_]:
     """Return JSON in a field of fixed size, so that the last write changes no structure."""
-    text = json.dumps(provenance, sort_keys=True).encode()
-    if len(text) > PROVENANCE_BYTES:
-        raise ValueError(f"provenance: {len(text)} bytes, expected at most {PROVENANCE_BYTES}.")
-    return np.array(text, dtype=h5py.string_dtype("utf-8", PROVENANCE_BYTES))
+    text = json.dumps(provenance).encode()
+    if len(text) > size:
+        raise ValueError(f"provenance: {len(text)} bytes, expected at most {size}.")
+    return np.array(text, dtype=h5py.string_dtype("utf-8", size))
 
 
 def _sync(path: Path) -> None:

@@ -1,22 +1,28 @@
-"""The HDF5 file that keeps embeddings: its layout, reading and checking.
+"""The HDF5 file that keeps embeddings by image and labels by row: its layout, reading, checking.
 
 ``cache/README.md`` specifies the format.
 """
 
+import difflib
+import errno
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from fer_features.embedding.backbone import fingerprint
+from fer_features.embedding.backbone import FINAL, fingerprint
 from fer_features.errors import StoreError
+from fer_features.faces.dataset import EMOTIONS, USAGES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = "fer-features/embeddings"
 FORMAT_VERSION = 1
@@ -27,13 +33,20 @@ CACHE = Path("cache")
 """Where stores go by default, relative to where a command runs."""
 
 SLAB = 4096
-"""Rows read at a time, so that memory stays small beside the result."""
+"""Images read at a time, so that memory stays small beside the result."""
 
-Rows = npt.NDArray[np.int64]
+ROW_FIELDS = {"image": "i8", "emotion": "i1", "usage": "i1", "group": "S", "source": "S"}
+"""Datasets of ``rows/``, in the order in which a row's checksum covers them, and their types."""
+
+Positions = npt.NDArray[np.int64]
+"""Numbers of images, or of rows, counted from 0."""
 
 
 class Store:
     """A complete store, open for reading.
+
+    Images are distinct and have embeddings; rows are what the source holds, in its order, and have
+    labels. Copies are rows of one image.
 
     Parameters
     ----------
@@ -43,88 +56,224 @@ class Store:
     Attributes
     ----------
     path : Path
+        As it was given; the store is read where it lay then, also after a change of folder.
     backbone : dict
         Identity of the network that made the embeddings (:class:`BackboneSpec`'s).
     fingerprint : str
         Hex sha256 of that identity.
+    dimensions : dict of str to int
+        Length d of each output's vectors, by name; ``final`` first.
     dataset : dict
-        ``name``, ``kind``, ``sha256`` of the source, ``rows``, ``limit``, ``skipped``.
+        ``name``, ``kind``, ``sha256`` of the source, ``image`` form, ``rows``, ``limit``,
+        ``skipped``.
     provenance : dict
-        Versions, engine, block size, when it was made, seconds, images a second.
+        ``passes``: a list, each with engine, versions, images, seconds, and so on.
+    rows : dict of str to array (n,)
+        What the file holds of each row: ``image``, ``emotion``, ``usage``, ``group``, ``source``.
+    image : int64 (n,)
+        The image of each row.
     emotion, usage : int8 (n,)
-    digest : uint8 (n, 32)
-    source : str (n,)
+    group, source : str (n,)
+    image_digest : uint8 (m, 32)
+        sha256 of each image's form and pixels.
 
     Raises
     ------
     StoreError
-        When the file is missing, no store, of a newer format, or damaged in its structure.
+        When the file is missing, no store, of a newer format, in use, or damaged in its
+        structure.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._file = self.path.absolute()
         with opened(self.path, "r") as file, naming_damage(self.path):
             check_layout(file, self.path)
             self.backbone: dict[str, Any] = read_json(file, "backbone", self.path)
             self.dataset: dict[str, Any] = read_json(file, "dataset", self.path)
             self.provenance: dict[str, Any] = read_json(file, "provenance", self.path)
             self.fingerprint = read_text(file, "fingerprint", self.path)
-            self.emotion: npt.NDArray[np.int8] = file["emotion"][()]
-            self.usage: npt.NDArray[np.int8] = file["usage"][()]
-            self.digest: npt.NDArray[np.uint8] = file["digest"][()]
-            self.dimension = int(file["embeddings"].shape[1])
-            self._source: npt.NDArray[np.bytes_] = file["source"][()]
-            self._checksum: npt.NDArray[np.uint32] = file["checksum"][()]
+            self.dimensions = dimensions(file)
+            self.image_digest: npt.NDArray[np.uint8] = file["images/digest"][()]
+            self._checksum: npt.NDArray[np.uint32] = file["images/checksum"][()]
+            self.rows = {name: file[f"rows/{name}"][()] for name in ROW_FIELDS}
+            self._row_checksum: npt.NDArray[np.uint32] = file["rows/checksum"][()]
         if fingerprint(self.backbone) != self.fingerprint:
             raise StoreError(
                 f"{self.path}: its fingerprint is not that of its backbone, expected equal ones. "
                 "The file is damaged: extract it again with --overwrite."
             )
+        self._intact_rows = row_checksums(self.rows) == self._row_checksum
+        if not self._within().all():
+            self._intact_rows &= self._within()
+            self.rows["image"] = np.where(self._within(), self.rows["image"], 0)
 
     def __len__(self) -> int:
-        return len(self.emotion)
+        return len(self._row_checksum)
 
     def __repr__(self) -> str:
-        return f"Store({str(self.path)!r}: {len(self):,} rows of {self.dimension:,})"
+        outputs = ", ".join(f"{name} {d:,}" for name, d in self.dimensions.items())
+        return (
+            f"Store({str(self.path)!r}: {len(self):,} rows, {len(self.image_digest):,} images, "
+            f"{outputs})"
+        )
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what is kept of each image; ``final`` is the network's own output."""
+        return tuple(self.dimensions)
+
+    @property
+    def image(self) -> Positions:
+        return self.rows["image"]
+
+    @property
+    def emotion(self) -> npt.NDArray[np.int8]:
+        return self.rows["emotion"]
+
+    @property
+    def usage(self) -> npt.NDArray[np.int8]:
+        return self.rows["usage"]
+
+    @property
+    def group(self) -> npt.NDArray[np.str_]:
+        """What must not be split, str (n,); empty where there is no such thing."""
+        return np.char.decode(self.rows["group"], "utf-8")
 
     @property
     def source(self) -> npt.NDArray[np.str_]:
         """Row numbers or relative file paths, str (n,)."""
-        return np.char.decode(self._source, "utf-8")
+        return np.char.decode(self.rows["source"], "utf-8")
 
-    def embeddings(self, rows: npt.ArrayLike | None = None) -> npt.NDArray[np.float32]:
-        """Return float32 (k, d): the embeddings of ``rows`` in their order, or of all rows.
+    @property
+    def digest(self) -> npt.NDArray[np.uint8]:
+        """Each row's image's digest, uint8 (n, 32)."""
+        return self.image_digest[self.image]
+
+    def embeddings(
+        self, rows: Any = None, features: str | Sequence[str] = FINAL
+    ) -> npt.NDArray[np.float32]:
+        """Return float32 (k, d): the embeddings of ``rows``, or of all rows.
+
+        Parameters
+        ----------
+        rows : optional
+            A mask, positions (also negative ones) or a slice, as NumPy takes them.
+        features : str or sequence of str
+            ``final``, an inner layer, or several joined: ``"block10_add+block14_add"``.
 
         Raises
         ------
         StoreError
-            When a row's checksum does not match what was read; the message names the rows.
+            When the store has no such output, or a checksum does not match what was read; the
+            message names the rows.
+        IndexError
+            As NumPy's, when ``rows`` are not to be had.
         """
-        wanted = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64)
-        with opened(self.path, "r") as file, naming_damage(self.path):
-            values = read_rows(file["embeddings"], wanted)
-        damaged = sorted(set(wanted[self._damaged(values, wanted)].tolist()))
-        if damaged:
+        names = self.features(features)
+        wanted = np.asarray(np.arange(len(self))[... if rows is None else rows])
+        images, place = np.unique(self.image[wanted], return_inverse=True)
+        values = self.read_images(images, self.outputs)
+        sums = checksums(self.image_digest[images], values)
+        bad = sums != self._checksum[images]
+        damaged = ~self._intact_rows[wanted] | bad[place.reshape(wanted.shape)]
+        self._refuse_damaged(wanted[damaged])
+        joined = np.concatenate([values[name] for name in names], axis=1)
+        return joined[place.reshape(wanted.shape)]
+
+    def features(self, features: str | Sequence[str]) -> tuple[str, ...]:
+        """Return the outputs that ``features`` names, checked.
+
+        Raises
+        ------
+        StoreError
+            When one is unknown or named twice, or there are none.
+        """
+        if isinstance(features, str):
+            names = tuple(name.strip() for name in features.split("+"))
+        else:
+            names = tuple(features)
+        for name in names:
+            if name not in self.dimensions:
+                near = difflib.get_close_matches(name, self.outputs, n=1)
+                raise StoreError(
+                    f"{self.path}: no features {name!r}, expected some of "
+                    f"{', '.join(self.outputs)}. "
+                    + (f"Did you mean {near[0]}? " if near else "")
+                    + f"Another layer is added with fer-extract SOURCE -o {self.path} "
+                    "--layers NAME."
+                )
+        if not names or len(set(names)) < len(names):
             raise StoreError(
-                f"{self.path}: {name_rows(damaged)} damaged, expected embeddings that match their "
-                f"checksums. Mend it with fer-extract SOURCE -o {self.path} --repair."
+                f"{self.path}: features {'+'.join(names)!r}, expected each output once. "
+                "Name one, or several joined by +."
             )
-        return values
+        return names
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a DataFrame, a line a row: source, image, emotion and usage as words, group.
+
+        Where a row has no emotion, usage or group the cell is missing (NA).
+        """
+        import pandas as pd
+
+        def words(ids: npt.NDArray[np.int8], names: Sequence[str]) -> "pd.Categorical[str]":
+            return pd.Categorical.from_codes(ids, categories=pd.Index(names))
+
+        group = pd.Series(self.group, dtype="str")
+        return pd.DataFrame(
+            {
+                "source": pd.Series(self.source, dtype="str"),
+                "image": self.image,
+                "emotion": words(self.emotion, EMOTIONS),
+                "usage": words(self.usage, USAGES),
+                "group": group.where(group != ""),
+            }
+        )
+
+    def known(self) -> npt.NDArray[np.int64]:
+        """Return of each image how many of the outputs are intact, int64 (m,): the first ones."""
+        with opened(self._file, "r") as file, naming_damage(self.path):
+            return known_outputs(file)
+
+    def read_images(
+        self, images: Positions, outputs: Sequence[str]
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """Return outputs of images by position, float32 (k, d) each, unchecked."""
+        with opened(self._file, "r") as file, naming_damage(self.path):
+            return {
+                name: read_images(file[f"images/embeddings/{name}"], images) for name in outputs
+            }
 
     def verify(self) -> list[int]:
-        """Return the rows, counted from 0, of which any bit differs from what was written."""
-        damaged: list[int] = []
-        with opened(self.path, "r") as file, naming_damage(self.path):
-            for start, slab in slabs(file["embeddings"]):
-                rows = np.arange(start, start + len(slab))
-                damaged += rows[self._damaged(slab, rows)].tolist()
-        return damaged
+        """Return the rows, counted from 0, of which any bit differs from what was written.
 
-    def _damaged(self, values: npt.NDArray[np.float32], rows: Rows) -> npt.NDArray[np.bool_]:
-        sums = checksums(
-            values, self.digest[rows], self.emotion[rows], self.usage[rows], self._source[rows]
-        )
-        return sums != self._checksum[rows]
+        A row counts its labels, its image's digest and all of that image's embeddings.
+        """
+        intact = self._intact_rows & (self.known() == len(self.outputs))[self.image]
+        return np.flatnonzero(~intact).tolist()
+
+    def check_labels(self) -> None:
+        """Check that every row's labels are what was written, before rows are chosen by them.
+
+        Raises
+        ------
+        StoreError
+            When they are not; the message names the rows.
+        """
+        self._refuse_damaged(np.flatnonzero(~self._intact_rows))
+
+    def _refuse_damaged(self, rows: Positions) -> None:
+        if len(rows):
+            raise StoreError(
+                f"{self.path}: {name_rows(sorted(set(rows.tolist())))} damaged, expected "
+                "embeddings and labels that match their checksums. Mend it with fer-extract "
+                f"SOURCE -o {self.path} --repair."
+            )
+
+    def _within(self) -> npt.NDArray[np.bool_]:
+        image = self.rows["image"]
+        return (image >= 0) & (image < len(self.image_digest))
 
 
 def find_store(path: Path | None, folder: Path = CACHE) -> Store:
@@ -148,37 +297,75 @@ def find_store(path: Path | None, folder: Path = CACHE) -> Store:
     raise StoreError(f"{folder}: {len(found)} stores, expected one. Name one of {names}.")
 
 
-def slabs(dataset: h5py.Dataset) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-    """Yield the first row's number and the values of successive parts of a dataset."""
-    for start in range(0, len(dataset), SLAB):
-        yield start, dataset[start : start + SLAB]
+def dimensions(file: h5py.File) -> dict[str, int]:
+    """Return the length of each output's vectors, by name, in the file's order."""
+    names = json.loads(file.attrs["outputs"])
+    return {name: int(file[f"images/embeddings/{name}"].shape[1]) for name in names}
 
 
-def read_rows(dataset: h5py.Dataset, rows: Rows) -> npt.NDArray[np.float32]:
-    """Return rows in the order asked for; h5py's own selection is slow for many."""
-    values = np.empty((len(rows), dataset.shape[1]), dtype=np.float32)
-    for index in np.unique(rows // SLAB):
+def read_images(dataset: h5py.Dataset, images: Positions) -> npt.NDArray[np.float32]:
+    """Return embeddings of images, in the order asked for; h5py's own selection is slow."""
+    values = np.empty((len(images), dataset.shape[1]), dtype=np.float32)
+    for index in np.unique(images // SLAB):
         start = int(index) * SLAB
-        inside = np.flatnonzero(rows // SLAB == index)
-        values[inside] = dataset[start : start + SLAB][rows[inside] - start]
+        inside = np.flatnonzero(images // SLAB == index)
+        values[inside] = dataset[start : start + SLAB][images[inside] - start]
     return values
 
 
+def known_outputs(file: h5py.File) -> npt.NDArray[np.int64]:
+    """Return of each image how many of the outputs are there, int64 (m,): the first ones.
+
+    An image's checksum covers its digest and, in the order of ``outputs``, its embeddings as far
+    as they are known; all of them where it is done.
+    """
+    digest, kept = file["images/digest"], file["images/checksum"]
+    datasets = [file[f"images/embeddings/{name}"] for name in dimensions(file)]
+    known = np.zeros(len(digest), dtype=np.int64)
+    for start in range(0, len(digest), SLAB):
+        part = slice(start, start + SLAB)
+        expected = kept[part]
+        sums = _continued(None, digest[part])
+        for number, dataset in enumerate(datasets, start=1):
+            sums = _continued(sums, _bytes(dataset[part]))
+            known[part][sums == expected] = number
+    return known
+
+
 def checksums(
-    embeddings: npt.NDArray[np.float32],
-    digest: npt.NDArray[np.uint8],
-    emotion: npt.NDArray[np.int8],
-    usage: npt.NDArray[np.int8],
-    source: npt.NDArray[np.bytes_],
+    digest: npt.NDArray[np.uint8], outputs: dict[str, npt.NDArray[np.float32]]
 ) -> npt.NDArray[np.uint32]:
-    """Return the CRC-32 of each row's embedding, digest, emotion, usage and source bytes."""
-    embeddings = np.ascontiguousarray(embeddings, dtype="<f4")
-    small = np.column_stack([digest, emotion.view(np.uint8), usage.view(np.uint8)])
-    sums = [
-        zlib.crc32(name, zlib.crc32(fields, zlib.crc32(row)))
-        for row, fields, name in zip(embeddings, small, source.tolist(), strict=True)
-    ]
+    """Return the CRC-32 of each image's digest and then its embeddings, output by output."""
+    sums = _continued(None, digest)
+    for values in outputs.values():
+        sums = _continued(sums, _bytes(values))
+    return sums
+
+
+def row_checksums(fields: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint32]:
+    """Return the CRC-32 of each row's image (little-endian), emotion, usage, group and source."""
+    numbers = np.column_stack(
+        [
+            np.ascontiguousarray(fields["image"], "<i8").view(np.uint8).reshape(-1, 8),
+            fields["emotion"].view(np.uint8),
+            fields["usage"].view(np.uint8),
+        ]
+    )
+    texts = zip(numbers, fields["group"].tolist(), fields["source"].tolist(), strict=True)
+    sums = [zlib.crc32(source, zlib.crc32(group, zlib.crc32(n))) for n, group, source in texts]
     return np.array(sums, dtype=np.uint32)
+
+
+def _bytes(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    return np.ascontiguousarray(values, dtype="<f4").view(np.uint8)
+
+
+def _continued(
+    sums: npt.NDArray[np.uint32] | None, rows: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.uint32]:
+    rows = np.ascontiguousarray(rows)
+    before = [0] * len(rows) if sums is None else sums.tolist()
+    return np.array([zlib.crc32(row, s) for row, s in zip(rows, before, strict=True)], np.uint32)
 
 
 def name_rows(rows: list[int], most: int = 5) -> str:
@@ -211,13 +398,25 @@ def opened(path: Path, mode: str) -> Iterator[h5py.File]:
                 else "Make it with fer-extract."
             )
         )
-    if not is_hdf5(path):
+    try:
+        if not is_hdf5(path):
+            raise StoreError(
+                f"{path}: no HDF5 file, cannot be read as a store. "
+                "It is expected to be one that fer-extract wrote."
+            )
+        with naming_damage(path):
+            file = h5py.File(path, mode)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES) and "lock" in str(error):
+            does = "writes it" if mode == "r" else "holds it open"
+            raise StoreError(
+                f"{path}: another process {does}, expected it to be free. "
+                "Wait for that process, or close the file there."
+            ) from error
         raise StoreError(
-            f"{path}: no HDF5 file, cannot be read as a store. "
-            "It is expected to be one that fer-extract wrote."
-        )
-    with naming_damage(path):
-        file = h5py.File(path, mode)
+            f"{path}: cannot be opened ({os.strerror(error.errno or 0)}), expected a store. "
+            "Check the file's permissions."
+        ) from error
     with file:
         yield file
 
@@ -227,7 +426,7 @@ def naming_damage(path: Path) -> Iterator[None]:
     """Turn what HDF5 says while it reads a file into one line that names the file."""
     try:
         yield
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the system's word (disk full, no permission), not HDF5's
         reason = (str(error).strip("\"'").splitlines() or ["unreadable"])[0]
@@ -238,41 +437,73 @@ def naming_damage(path: Path) -> Iterator[None]:
 
 
 def check_layout(file: h5py.File, path: Path) -> None:
-    """Check format, version and every dataset's type and shape before any data is used."""
+    """Check format, version and every dataset's place, type and shape before any data is used."""
     if "format" not in file.attrs or read_text(file, "format", path) != FORMAT:
         raise StoreError(
             f"{path}: an HDF5 file without the attribute format = {FORMAT}, expected a store. "
             "Make one with fer-extract."
         )
-    version = int(file.attrs.get("format_version", 0))
+    version = file.attrs.get("format_version", 0)
     if version != FORMAT_VERSION:
         raise StoreError(
             f"{path}: format_version {version}, expected {FORMAT_VERSION}. "
             "Upgrade fer-features to read it."
         )
-    embeddings = file.get("embeddings")
-    n, dimension = -1, -1
-    if isinstance(embeddings, h5py.Dataset) and len(embeddings.shape) == 2:
-        n, dimension = embeddings.shape
-    layout = {
-        "embeddings": ("f4", (n, dimension)),
-        "emotion": ("i1", (n,)),
-        "usage": ("i1", (n,)),
-        "digest": ("u1", (n, 32)),
-        "source": ("S", (n,)),
-        "checksum": ("u4", (n,)),
-    }
-    for name, (kind, expected) in layout.items():
-        found = file.get(name)
-        if (
-            not isinstance(found, h5py.Dataset)
-            or not found.dtype.str.lstrip("<|>=").startswith(kind)
-            or found.shape != expected
+    for name in ("images", "images/embeddings", "rows"):
+        if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(
+            file[name], h5py.Group
         ):
-            raise StoreError(
-                f"{path}: dataset {name} is missing or of another type or shape, expected a store "
-                "as specified. The file is damaged: extract it again with --overwrite."
-            )
+            raise _damaged(path, f"group {name} is missing")
+    outputs = read_json(file, "outputs", path, list)
+    named = all(isinstance(name, str) and name and "/" not in name for name in outputs)
+    if not named or outputs[:1] != [FINAL] or set(outputs) != set(file["images/embeddings"]):
+        raise _damaged(path, "outputs are not those of its attribute")
+    m, n = _length(file, "images/digest"), _length(file, "rows/image")
+    layout = {
+        "images/digest": ("u1", (m, 32)),
+        "images/checksum": ("u4", (m,)),
+        "rows/checksum": ("u4", (n,)),
+        **{f"images/embeddings/{name}": ("f4", (m, None)) for name in outputs},
+        **{f"rows/{name}": (kind, (n,)) for name, kind in ROW_FIELDS.items()},
+    }
+    for name, (kind, shape) in layout.items():
+        _check_dataset(file, path, name, kind, shape)
+    if not 1 <= m <= n:
+        raise _damaged(path, f"{m} images and {n} rows")
+
+
+def _length(file: h5py.File, name: str) -> int:
+    dataset = file.get(name)
+    return len(dataset) if isinstance(dataset, h5py.Dataset) and dataset.shape else -1
+
+
+def _check_dataset(
+    file: h5py.File, path: Path, name: str, kind: str, shape: tuple[int | None, ...]
+) -> None:
+    """Check that a dataset lies in this very file, whole, and is what the format says."""
+    link, dataset = file.get(name, getlink=True), file.get(name)
+    if not isinstance(link, h5py.HardLink) or not isinstance(dataset, h5py.Dataset):
+        raise _damaged(path, f"dataset {name} is missing")
+    right = dataset.dtype.str.lstrip("<|>=").startswith(kind) and len(dataset.shape) == len(shape)
+    if not right or any(b not in (None, a) for a, b in zip(dataset.shape, shape, strict=True)):
+        raise _damaged(path, f"dataset {name} is of another type or shape")
+    properties = dataset.id.get_create_plist()
+    offset, size = dataset.id.get_offset(), dataset.id.get_storage_size()
+    if (
+        properties.get_layout() != h5py.h5d.CONTIGUOUS
+        or properties.get_external_count()
+        or properties.get_nfilters()
+        or size != dataset.size * dataset.dtype.itemsize
+        or (size and (offset is None or offset + size > path.stat().st_size))
+    ):
+        raise _damaged(path, f"dataset {name} does not lie whole in the file")
+
+
+def _damaged(path: Path, what: str) -> StoreError:
+    return StoreError(
+        f"{path}: {what}, expected a store as specified. The file is damaged: extract it again "
+        "with --overwrite."
+    )
 
 
 def read_text(file: h5py.File, name: str, path: Path) -> str:
@@ -280,21 +511,15 @@ def read_text(file: h5py.File, name: str, path: Path) -> str:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if not isinstance(value, str):
-        raise StoreError(
-            f"{path}: attribute {name} is missing, expected a text. The file is damaged: "
-            "extract it again with --overwrite."
-        )
+        raise _damaged(path, f"attribute {name} is missing")
     return value
 
 
-def read_json(file: h5py.File, name: str, path: Path) -> dict[str, Any]:
+def read_json(file: h5py.File, name: str, path: Path, kind: type = dict) -> Any:
     try:
         value = json.loads(read_text(file, name, path))
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         value = None
-    if not isinstance(value, dict):
-        raise StoreError(
-            f"{path}: attribute {name} is not a JSON object. The file is damaged: "
-            "extract it again with --overwrite."
-        )
+    if not isinstance(value, kind):
+        raise _damaged(path, f"attribute {name} is not what it should be")
     return value

@@ -1,149 +1,346 @@
-"""Weights of the backbone: files in Keras's layouts, ImageNet's download, seeded random ones."""
+"""Files of networks and weights: what they say of themselves, ImageNet's download, random numbers.
 
-import difflib
+Nothing here imports TensorFlow or Keras until a network is loaded: a file that cannot serve is
+refused in a moment.
+"""
+
 import hashlib
+import json
+import logging
 import os
-import urllib.error
-import urllib.request
+import zipfile
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fer_features.errors import WeightsError
-from fer_features.slow import import_keras
+from fer_features.embedding.applications import Application
+from fer_features.errors import BackboneError
 
-IMAGENET_NAME = "inception_resnet_v2_weights_tf_dim_ordering_tf_kernels_notop.h5"
-IMAGENET_URL = (
-    "https://storage.googleapis.com/tensorflow/keras-applications/inception_resnet_v2/"
-    + IMAGENET_NAME
-)
-IMAGENET_SHA256 = "937fb087127afa1d6d09f5eed7e560fc9ef20d3c6583b54653141c922a6dee0f"
+log = logging.getLogger(__name__)
 
-ARRAYS = 896
-NUMBERS = 54_336_736
-SHAPES_SHA256 = "3c8ef489cd0012c72b2d9386232166525a7c60a29b5c3c0add1d15ea7b067b2c"
-"""sha256 of the repr of the sorted shapes of all arrays of InceptionResNetV2 without its top."""
+TIMEOUT = (10.0, 30.0)
+"""Seconds that a download waits for a connection, and for the next bytes."""
+
+_CONFIG_BYTES = 64 * 2**20
 
 
-def file_sha256(path: Path) -> str:
-    """Return the hex sha256 of a weights file's bytes."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        if str(path).startswith("random:"):
-            raise WeightsError(
-                f"weights {path}: no seed, expected a whole number such as random:1."
-            ) from error
-        near = difflib.get_close_matches(str(path), ["imagenet", "random"], n=1)
-        raise WeightsError(
-            f"weights {path}: {error.strerror or error}. "
-            + (f"Did you mean {near[0]}? " if near else "")
-            + "Pass imagenet, random, random:SEED or the path of a weights file."
-        ) from error
-
-
-def imagenet_path() -> Path:
-    """Return where Keras keeps ImageNet's weights of this backbone once it has downloaded them."""
-    home = os.environ.get("KERAS_HOME")
-    return (Path(home) if home else Path.home() / ".keras") / "models" / IMAGENET_NAME
-
-
-def find_imagenet(timeout: float = 10.0) -> Path:
-    """Return the file of ImageNet's weights, downloaded by Keras if it is not there yet.
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
+    """Return the hex digest of a file's bytes.
 
     Raises
     ------
-    WeightsError
-        When the file is not the published one, or there is no way to it within ``timeout``
-        seconds.
+    OSError
+        When it cannot be read.
     """
-    path = imagenet_path()
-    if path.exists():
-        if file_sha256(path) != IMAGENET_SHA256:
-            raise WeightsError(
-                f"{path}: not the published ImageNet weights (its sha256 differs). Remove it, "
-                "and it is downloaded again."
-            )
-        return path
-    try:
-        # Asked first, because importing Keras takes seconds and its download has no time limit.
-        request = urllib.request.Request(IMAGENET_URL, method="HEAD")
-        urllib.request.urlopen(request, timeout=timeout).close()
-        return Path(
-            import_keras().utils.get_file(
-                IMAGENET_NAME, IMAGENET_URL, cache_subdir="models", file_hash=IMAGENET_SHA256
-            )
-        )
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise WeightsError(
-            f"ImageNet weights: cannot be downloaded ({reason}). Put {IMAGENET_NAME} into "
-            f"{path.parent}, or pass its path as --weights FILE, or pass --weights random."
-        ) from error
+    status = path.stat()
+    return _file_hash(path, algorithm, status.st_mtime_ns, status.st_size)
 
 
-def check_file(path: Path) -> None:
-    """Check that a file holds all arrays of InceptionResNetV2 without its top, all finite.
+@lru_cache(maxsize=64)
+def _file_hash(path: Path, algorithm: str, mtime: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+class KerasFile(NamedTuple):
+    """What a ``.keras`` file says of the network in it: its hex sha256, and the height and width
+    in pixels that it takes, None for any."""
+
+    sha256: str
+    side: int | None
+
+
+def inspect_keras_file(path: Path) -> KerasFile:
+    """Read what a ``.keras`` file says of its network, without loading it.
+
+    The file is a zip archive with ``config.json`` in it
+    (https://keras.io/guides/serialization_and_saving).
 
     Raises
     ------
-    WeightsError
+    BackboneError
+        When it is missing or damaged, needs code from outside Keras, has several inputs or
+        outputs, or does not take square float RGB images.
+    """
+    try:
+        sha256 = file_hash(path)
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo("config.json").file_size > _CONFIG_BYTES:
+                raise ValueError("its config.json is too large")
+            model = json.loads(archive.read("config.json"))
+        config = model["config"]
+        _refuse_foreign_code(path, model)
+        inputs = list(_inputs(config))
+    except FileNotFoundError as error:
+        raise BackboneError(
+            f"{path}: no such file, expected a network that Keras wrote. Check the path."
+        ) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise BackboneError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise _no_keras_file(path, error) from error
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, RuntimeError,
+            NotImplementedError, RecursionError) as error:  # fmt: skip
+        raise _no_keras_file(path, error) from error
+    for name, found in (("input", len(inputs)), ("output", _count(config, "output_layers"))):
+        if found != 1:
+            raise BackboneError(
+                f"{path}: {found} {name}s, expected one. Save a network of RGB images to one "
+                "vector or map."
+            )
+    shape, dtype = inputs[0]
+    if len(shape) != 4 or shape[3] != 3 or not dtype.startswith("float"):
+        raise BackboneError(
+            f"{path}: takes {dtype} {_said(shape)}, expected float (n, height, width, 3): RGB "
+            "images from 0 to 255, channels last. Save such a network."
+        )
+    if shape[1] != shape[2]:
+        raise BackboneError(
+            f"{path}: takes images of {_said(shape[1:3])}, expected square ones or any size. "
+            "Save it with another input shape."
+        )
+    return KerasFile(sha256, shape[1])
+
+
+def _no_keras_file(path: Path, error: Exception) -> BackboneError:
+    return BackboneError(
+        f"{path}: cannot be read as a .keras file ({_short(error)}), expected one that Keras 3 "
+        "wrote. It may be cut short, or saved in another format: save the network with "
+        "model.save('NAME.keras')."
+    )
+
+
+def _refuse_foreign_code(path: Path, model: Any) -> None:
+    """Refuse a network whose configuration names anything that is not Keras's own."""
+    for item in _dicts(model):
+        name = item.get("class_name")
+        if not isinstance(name, str):
+            continue
+        module, registered = item.get("module"), item.get("registered_name")
+        root = str(module).partition(".")[0]
+        foreign = root not in ("keras", "builtins") if module else bool(registered)
+        if foreign or name in ("Lambda", "__lambda__", "TFSMLayer"):
+            raise BackboneError(
+                f"{path}: needs code that is not in the file ({registered or name}), expected "
+                "layers of Keras alone. Rebuild the network without it."
+            )
+
+
+def _dicts(value: Any) -> Iterator[dict[str, Any]]:
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            yield item
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item
+
+
+def _inputs(config: dict[str, Any]) -> Iterator[tuple[tuple[int | None, ...], str]]:
+    """Yield shape, with the batch in front, and dtype of each of a network's inputs."""
+    layers = [layer for layer in config["layers"] if layer["class_name"] == "InputLayer"]
+    for layer in layers:
+        said = layer["config"]
+        shape = said.get("batch_shape") or said["batch_input_shape"]
+        yield tuple(shape), str(said.get("dtype", "float32"))
+    if not layers and config.get("build_input_shape"):
+        yield tuple(config["build_input_shape"]), "float32"
+
+
+def _count(config: dict[str, Any], name: str) -> int:
+    """Count the outputs of a functional network; a sequential one has one."""
+    named = config.get(name)
+    if isinstance(named, dict):
+        return len(named)
+    if not named or isinstance(named[0], str):
+        return 1
+    return len(named)
+
+
+def _said(shape: Any) -> str:
+    return "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
+
+
+def load_keras_file(path: Path) -> Any:
+    """Load the network of an inspected ``.keras`` file in safe mode, computing in float32.
+
+    Raises
+    ------
+    BackboneError
+        When Keras refuses it.
+    """
+    from fer_features.runtimes import plain_keras
+
+    with plain_keras() as keras:
+        try:
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
+            if all(_computes_in_float32(layer) for layer in model.layers):
+                return model
+            # Saved under a mixed policy: the same weights, in layers that compute in float32.
+            plain = model.__class__.from_config(_in_float32(model.get_config()))
+            plain.set_weights(model.get_weights())
+        except Exception as error:  # whatever Keras meets in a file that others wrote
+            raise BackboneError(
+                f"{path}: Keras {keras.__version__} cannot load it ({_short(error)}). Save it "
+                "again with model.save, in this version or an older one."
+            ) from error
+    return plain
+
+
+def _computes_in_float32(layer: Any) -> bool:
+    nested = getattr(layer, "layers", ())
+    return all(map(_computes_in_float32, nested)) and layer.compute_dtype == "float32"
+
+
+def _in_float32(config: Any) -> Any:
+    """Return a configuration with float32 for every layer's dtype."""
+    if isinstance(config, dict):
+        return {k: "float32" if k == "dtype" else _in_float32(v) for k, v in config.items()}
+    if isinstance(config, list | tuple):
+        return type(config)(map(_in_float32, config))
+    return config
+
+
+def imagenet_path(application: Application) -> Path:
+    """Return where Keras keeps ImageNet's weights of a network once it has downloaded them."""
+    home = os.environ.get("KERAS_HOME")
+    return (Path(home) if home else Path.home() / ".keras") / "models" / application.file
+
+
+def imagenet_file(application: Application) -> Path:
+    """Return the file of ImageNet's weights, downloaded if it is not there yet.
+
+    It lies where Keras itself looks for it. A download goes to a temporary name, is compared with
+    the hash that Keras publishes, and is renamed; two processes take turns.
+
+    Raises
+    ------
+    BackboneError
+        When the file is not the published one, or there is no way to it.
+    """
+    path = imagenet_path(application)
+    if not path.exists():
+        try:
+            _download(application, path)
+        except (OSError, ValueError) as error:
+            raise BackboneError(
+                f"ImageNet weights: cannot be downloaded from {application.url} "
+                f"({_why_not(error)}). Put {application.file} into {path.parent}, or pass its "
+                "path as --weights FILE, or pass --weights random."
+            ) from error
+    if application.hash and file_hash(path, application.hash_name) != application.hash:
+        raise BackboneError(
+            f"{path}: not the published ImageNet weights (its {application.hash_name} differs). "
+            "Remove it, and it is downloaded again."
+        )
+    return path
+
+
+def _download(application: Application, path: Path) -> None:
+    import sys
+
+    import pooch
+    from filelock import FileLock
+
+    pooch.get_logger().setLevel(logging.WARNING)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(path.name + ".lock")):
+        if path.exists():  # another process brought it meanwhile
+            return
+        log.info("downloading %s", application.url)
+        pooch.retrieve(
+            application.url,
+            known_hash=f"{application.hash_name}:{application.hash}" if application.hash else None,
+            fname=path.name,
+            path=path.parent,
+            downloader=pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=sys.stderr.isatty()),
+        )
+
+
+def _why_not(error: Exception) -> str:
+    """Say in a few words why a download failed."""
+    from requests import exceptions
+
+    if isinstance(error, exceptions.HTTPError) and error.response is not None:
+        return f"HTTP {error.response.status_code} {error.response.reason}".rstrip()
+    known = {
+        exceptions.ProxyError: "the proxy does not let it through",
+        exceptions.SSLError: "no trusted connection",
+        exceptions.ConnectTimeout: f"no connection within {TIMEOUT[0]:g} s",
+        exceptions.ReadTimeout: f"no more bytes within {TIMEOUT[1]:g} s",
+        exceptions.ChunkedEncodingError: "the connection broke off",
+    }
+    for kind, said in known.items():
+        if isinstance(error, kind):
+            return said
+    if isinstance(error, exceptions.ConnectionError):
+        return known[exceptions.ReadTimeout] if "timed out" in str(error) else "no connection"
+    if isinstance(error, ValueError) and "hash" in str(error):
+        return "what came is not the published file"
+    return getattr(error, "strerror", None) or _short(error)
+
+
+def inspect_weights_file(path: Path, application: Application) -> None:
+    """Check that a file holds all numbers of a network without its top, all of them finite.
+
+    Sizes are compared before a value is read: a small file may declare more than memory holds.
+
+    Raises
+    ------
+    BackboneError
         When it does not; the message says what it holds instead.
     """
     import h5py
 
     if not path.name.endswith((".h5", ".hdf5")):
-        raise WeightsError(f"{path}: expected a name that ends in .h5, as Keras writes weights.")
-    shapes = []
+        raise BackboneError(f"{path}: expected a name that ends in .h5, as Keras writes weights.")
+    arrays: list[Any] = []
+
+    def collect(name: str, item: Any) -> None:
+        # Beside its weights a file may hold an optimizer's state, and those of random layers.
+        if isinstance(item, h5py.Dataset) and not (
+            name.startswith("optimizer") or "seed_generator" in name
+        ):
+            arrays.append(item)
+
     try:
         with h5py.File(path, "r") as file:
-            arrays: list[Any] = []
-            file.visititems(
-                lambda name, item: (
-                    arrays.append(item)
-                    if isinstance(item, h5py.Dataset) and not name.startswith("optimizer")
-                    else None
+            file.visititems(collect)
+            numbers = sum(int(array.size) for array in arrays)
+            if numbers != application.parameters:
+                raise BackboneError(
+                    f"{path}: {len(arrays)} arrays with {numbers:,} numbers, expected "
+                    f"{application.parameters:,} ({application.name} without its top). Pass a "
+                    "file that was saved with include_top=False."
                 )
-            )
             for array in arrays:
-                shapes.append(array.shape)
                 if not np.isfinite(array[()]).all():
-                    raise WeightsError(f"{path}: {array.name} holds numbers that are not finite.")
-    except (OSError, KeyError, RuntimeError, TypeError) as error:
-        raise WeightsError(
+                    raise BackboneError(f"{path}: {array.name} holds numbers that are not finite.")
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise BackboneError(
             f"{path}: cannot be read as an HDF5 weights file ({_short(error)}). It may be cut "
             "short: copy or download it again."
         ) from error
-    numbers = sum(int(np.prod(shape)) for shape in shapes)
-    if shapes_sha256(shapes) != SHAPES_SHA256:
-        hint = "Pass a file that was saved with include_top=False"
-        raise WeightsError(
-            f"{path}: {len(shapes)} arrays with {numbers:,} numbers, expected {ARRAYS} with "
-            f"{NUMBERS:,} (InceptionResNetV2 without its top). {hint}."
-        )
 
 
-def shapes_sha256(shapes: list[tuple[int, ...]]) -> str:
-    """Return the hex sha256 of the sorted shapes, which tells architectures apart."""
-    return hashlib.sha256(repr(sorted(shapes)).encode()).hexdigest()
-
-
-def load_file(model: Any, path: Path) -> None:
-    """Load a checked weights file into a network; Keras reads both of its layouts.
+def load_weights(model: Any, path: Path, name: str) -> None:
+    """Load an inspected weights file into a network; Keras reads both of its layouts.
 
     Raises
     ------
-    WeightsError
-        When the arrays lie in another order than the network's.
+    BackboneError
+        When the arrays are of other shapes or in another order than the network's.
     """
     try:
         model.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
-        raise WeightsError(
-            f"{path}: Keras cannot load it into InceptionResNetV2 ({_short(error)}). Save it "
-            "again with model.save_weights."
+        raise BackboneError(
+            f"{path}: Keras cannot load it into {name} ({_short(error)}). Save it again with "
+            "model.save_weights."
         ) from error
 
 
@@ -152,17 +349,31 @@ def draw_weights(model: Any, seed: int) -> None:
 
     He et al., "Delving Deep into Rectifiers", 2015: the limit sqrt(6 / fan_in) keeps the size of
     activations through a deep network of rectifiers, so embeddings have the scale of trained ones
-    (Keras's default, Glorot uniform, shrinks them some 200 times). Drawn with NumPy, so no global
-    random state is read or changed.
+    (Keras's default, Glorot uniform, shrinks them some 200 times in InceptionResNetV2). Drawn with
+    NumPy, so no global random state is read or changed.
     """
     generator = np.random.default_rng(seed)
+    for layer in _all_layers(model):
+        for name in ("kernel", "depthwise_kernel", "pointwise_kernel"):
+            kernel = getattr(layer, name, None)
+            if kernel is None:
+                continue
+            shape = tuple(kernel.shape)
+            # A depthwise kernel (height, width, channels, 1) looks at one channel at a time.
+            depthwise = name == "depthwise_kernel" or hasattr(layer, "depth_multiplier")
+            seen = shape[:2] if depthwise and name != "pointwise_kernel" else shape[:-1]
+            limit = (6 / np.prod(seen)) ** 0.5
+            kernel.assign(generator.uniform(-limit, limit, shape).astype(np.float32))
+
+
+def _all_layers(model: Any) -> Iterator[Any]:
     for layer in model.layers:
-        if hasattr(layer, "kernel"):
-            shape = tuple(layer.kernel.shape)
-            limit = (6 / np.prod(shape[:-1])) ** 0.5
-            layer.kernel.assign(generator.uniform(-limit, limit, shape).astype(np.float32))
+        yield layer
+        if hasattr(layer, "layers"):
+            yield from _all_layers(layer)
 
 
 def _short(error: BaseException) -> str:
     """Return an exception's first line, cut to a readable length."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    said = str(error).strip().strip("\"'")
+    return (said.splitlines() or [type(error).__name__])[0][:120]

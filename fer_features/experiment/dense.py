@@ -22,7 +22,7 @@ from fer_features.experiment.layers import (
     last_layer,
 )
 from fer_features.experiment.training import Examples, Network, Progress, train
-from fer_features.slow import import_keras
+from fer_features.runtimes import import_keras
 
 _RULES: dict[str, Rule] = {
     "hidden": (

@@ -15,7 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_X_y, validate_data
 
 from fer_features.errors import OptionError, RunError
-from fer_features.slow import import_keras
+from fer_features.runtimes import import_keras
 
 Float: TypeAlias = npt.NDArray[np.float64]
 Layer: TypeAlias = tuple[Float, Float]

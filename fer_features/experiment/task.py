@@ -85,8 +85,8 @@ class Data:
         validation) and ``copies`` (``rows`` of the task's emotions in the store, their distinct
         ``images``, and how many of those are ``disagreeing``).
     store : dict
-        Ready for JSON: where the embeddings come from (``name``, ``fingerprint``, ``backbone``,
-        ``dataset``, ``provenance``).
+        Ready for JSON: where the embeddings come from (``name``, ``path``, ``features``,
+        ``fingerprint``, ``backbone``, ``dataset``, ``provenance``).
     """
 
     task: "Task"
@@ -209,14 +209,25 @@ class Task:
         split = split_by_usage if by_usage else split_at_random
         return split(drawn, names, self.split_seed)
 
-    def select(self, store: "Store") -> Data:
+    def select(self, store: "Store", features: str | Sequence[str] = "final") -> Data:
         """Read the task's embeddings from ``store`` and split them.
+
+        Parameters
+        ----------
+        store : Store
+        features : str or sequence of str
+            What a head is given of each image: ``final``, an inner layer that the store keeps, or
+            several, joined in that order: ``"block10_add+block14_add"``.
 
         Raises
         ------
         TaskError
             As :meth:`rows` does, with the store's path in front.
+        StoreError
+            When the store lacks the features, or rows of it are damaged.
         """
+        outputs = store.features(features)
+        store.check_labels()
         try:
             rows = self.rows(store.emotion, store.usage, store.digest)
         except TaskError as error:
@@ -225,7 +236,7 @@ class Task:
         labels = self.labels(store.emotion)
         splits = {
             part: Split(
-                X=store.embeddings(chosen),
+                X=store.embeddings(chosen, outputs),
                 y=names[labels[chosen]],
                 emotion=store.emotion[chosen],
                 digest=store.digest[chosen],
@@ -235,6 +246,8 @@ class Task:
         }
         origin = {
             "name": store.path.name,
+            "path": str(store.path.absolute()),
+            "features": "+".join(outputs),
             "fingerprint": store.fingerprint,
             "backbone": store.backbone,
             "dataset": store.dataset,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fer_features.slow import import_keras, import_tensorflow
+from fer_features.runtimes import import_keras, import_tensorflow
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 """Called after each epoch with its number, the most there can be, and its losses."""

@@ -1,6 +1,7 @@
 """Faces from a CSV file in one of FER2013's layouts, read as a stream of small blocks.
 
-Only a block of lines is held as text at any time; what is kept of it is uint8.
+Only a block of lines is held as text at any time; what is kept of it is uint8, and beyond some
+hundred megabytes lies in a temporary file.
 """
 
 import csv
@@ -22,6 +23,7 @@ from fer_features.errors import SourceError
 from fer_features.faces.bad_rows import BadRows, RowError, did_you_mean, shown
 from fer_features.faces.dataset import EMOTIONS, NONE, SIDE, USAGES
 from fer_features.faces.pixel_text import PIXELS, parse_cell, parse_plain
+from fer_features.faces.pixels import PixelBuffer
 
 COLUMNS = {"pixels": "pixels", "emotion": "emotion", "usage": "Usage"}
 """The columns that are read, by their names in lower case."""
@@ -51,14 +53,15 @@ def read_csv(
 
     ``progress`` is called with the bytes read of the file as it lies, and its size.
     """
-    pixels, emotion, usage, number = bytearray(), bytearray(), bytearray(), []
+    pixels = PixelBuffer((SIDE, SIDE), shown_path)
+    emotion, usage, number = bytearray(), bytearray(), []
     with path.open("rb") as packed, _unpacked(packed, path, shown_path) as lines:
         size = path.stat().st_size
         header = _Header(lines.readline(_LONGEST_HEADER), shown_path)
         rows = _numbered_rows(lines)
         while block := list(islice(rows, _BLOCK)):
             good = _read_block(block, header, bad)
-            pixels += good.pixels.tobytes()
+            pixels.append(good.pixels)
             emotion += good.emotion.tobytes()
             usage += good.usage.tobytes()
             number.append(good.number)
@@ -70,7 +73,7 @@ def read_csv(
             "Check that the file is complete."
         )
     return Rows(
-        np.frombuffer(pixels, np.uint8).reshape(-1, SIDE, SIDE),
+        pixels.array(),
         np.frombuffer(emotion, np.int8),
         np.frombuffer(usage, np.int8),
         np.concatenate(number),

@@ -1,7 +1,9 @@
 """The faces of one source, as arrays: what every other room takes in."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,20 +15,43 @@ USAGES = ("Training", "PublicTest", "PrivateTest")
 """FER2013's own three-way split, in the order of the ids a store keeps."""
 
 SIDE = 48
-"""Height and width of a face in pixels."""
+"""Height and width of FER2013's faces in pixels: those of a CSV file and of drawn ones."""
 
 NONE = -1
 """The emotion or usage id of a row whose source states none."""
 
+ImageForm = tuple[int, int, int]
+"""The form of an image: height and width in pixels, and 1 channel (grey) or 3 (colour)."""
+
+
+def image_form(pixels: npt.NDArray[np.uint8]) -> ImageForm:
+    """Return the form of the images in an array (n, h, w) or (n, h, w, 3)."""
+    _, height, width, *colours = pixels.shape
+    return height, width, 3 if colours else 1
+
+
+def form_name(image: ImageForm) -> str:
+    """Return an image's form in words: ``"48x48 grey"``."""
+    height, width, channels = image
+    return f"{height}x{width} {'grey' if channels == 1 else 'colour'}"
+
 
 def pixel_digests(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return the sha256 of each image's bytes: uint8 (n, 48, 48) to uint8 (n, 32)."""
-    pixels = np.ascontiguousarray(pixels)
-    hashes = b"".join(hashlib.sha256(image).digest() for image in pixels)
+    """Return what recognises each image: uint8 (n, h, w) or (n, h, w, 3) to uint8 (n, 32).
+
+    It is the sha256 of the ASCII bytes ``"h,w,c,uint8\\n"`` (c is 1 or 3) and the image's pixel
+    bytes, row by row.
+    """
+    start = hashlib.sha256(f"{','.join(map(str, image_form(pixels)))},uint8\n".encode())
+    hashes = bytearray()
+    for image in pixels:
+        digest = start.copy()
+        digest.update(np.ascontiguousarray(image).data)
+        hashes += digest.digest()
     return np.frombuffer(hashes, dtype=np.uint8).reshape(len(pixels), 32)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FaceDataset:
     """Faces and what their source says of them, row by row.
 
@@ -36,11 +61,8 @@ class FaceDataset:
         The source's name without suffixes, such as ``"fer2013"``.
     kind : str
         ``"csv"``, ``"folder"`` or ``"arrays"``.
-    sha256 : str
-        Hex sha256 of the source: a CSV's file as it lies (packed or not); for a folder see
-        :func:`fer_features.faces.reading.source_sha256`.
-    pixels : uint8 (n, 48, 48), 0 to 255
-        Grey images.
+    pixels : uint8 (n, h, w) or (n, h, w, 3), 0 to 255
+        Grey or colour images, all of one form; n may be 0.
     emotion : int8 (n,)
         FER2013's ids, 0 to 6 (:data:`EMOTIONS`), or -1 for none.
     usage : int8 (n,)
@@ -48,6 +70,12 @@ class FaceDataset:
     source : str (n,)
         Where each row comes from: its row number in a CSV, counted from 1 below the header, or
         its path relative to the folder, with ``/`` between the parts.
+    sha256 : str, optional
+        Hex sha256 of the source that was read: a CSV's file as it lies (packed or not); for a
+        folder see :func:`fer_features.faces.reading.source_sha256`. None for arrays made in
+        Python.
+    group : str (n,), optional
+        What must not be split, such as a person or a sequence; empty for none.
     limit : int, optional
         How many evenly spaced rows were asked for; None when all were.
     skipped : int
@@ -56,36 +84,123 @@ class FaceDataset:
     Attributes
     ----------
     digest : uint8 (n, 32)
-        sha256 of each image's pixel bytes; equal digests are copies of one image.
+        What :func:`pixel_digests` gives; equal digests are copies of one image.
+
+    Raises
+    ------
+    ValueError
+        An array of another type or length, an id out of range, or a source or group that holds a
+        NUL character or is not encodable as UTF-8, which a store cannot keep.
     """
 
     name: str
     kind: str
-    sha256: str
-    pixels: npt.NDArray[np.uint8] = field(repr=False)
-    emotion: npt.NDArray[np.int8] = field(repr=False)
-    usage: npt.NDArray[np.int8] = field(repr=False)
-    source: npt.NDArray[np.str_] = field(repr=False)
+    pixels: npt.NDArray[np.uint8]
+    emotion: npt.NDArray[np.int8]
+    usage: npt.NDArray[np.int8]
+    source: npt.NDArray[np.str_]
+    sha256: str | None = None
+    group: npt.NDArray[np.str_] = None  # type: ignore[assignment]  # below: n empty strings
     limit: int | None = None
     skipped: int = 0
-    digest: npt.NDArray[np.uint8] = field(init=False, repr=False)
+    digest: npt.NDArray[np.uint8] = field(init=False)
 
     def __post_init__(self) -> None:
+        _check_pixels(self.pixels)
         n = len(self.pixels)
-        expected = {
-            "pixels": (np.uint8, (n, SIDE, SIDE)),
-            "emotion": (np.int8, (n,)),
-            "usage": (np.int8, (n,)),
-        }
-        for name, (dtype, shape) in expected.items():
-            value = getattr(self, name)
-            if value.dtype != dtype or value.shape != shape:
-                raise ValueError(
-                    f"{name}: {value.dtype} {value.shape}, expected {np.dtype(dtype)} {shape}."
-                )
-        if len(self.source) != n:
-            raise ValueError(f"source: {len(self.source)} names, expected {n}.")
+        if self.group is None:
+            object.__setattr__(self, "group", np.full(n, ""))
+        _check_ids("emotion", self.emotion, n, EMOTIONS)
+        _check_ids("usage", self.usage, n, USAGES)
+        _check_texts("source", self.source, n)
+        _check_texts("group", self.group, n)
         object.__setattr__(self, "digest", pixel_digests(self.pixels))
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def __repr__(self) -> str:
+        faces = "1 face" if len(self) == 1 else f"{len(self):,} faces"
+        return f"FaceDataset({self.name!r}: {faces} of {form_name(self.image)})"
+
+    @property
+    def image(self) -> ImageForm:
+        """Height, width and channels (1 grey, 3 colour) of every image."""
+        return image_form(self.pixels)
+
+    @property
+    def content_sha256(self) -> str:
+        """Hex sha256 of what the rows hold, whatever the dataset is called and was read from.
+
+        It is taken over six parts, in this order: ``image`` (h, w and c as ASCII numbers with
+        commas between), ``digest``, ``emotion`` and ``usage`` (their bytes), ``group`` and
+        ``source`` (each text in UTF-8, with a zero byte after it). Before each part stand its
+        name, a space, its length in bytes as an ASCII number, and a line feed.
+        """
+        parts = {
+            "image": ",".join(map(str, self.image)).encode(),
+            "digest": self.digest.tobytes(),
+            "emotion": self.emotion.tobytes(),
+            "usage": self.usage.tobytes(),
+            "group": _ended_by_zeros(self.group.tolist()),
+            "source": _ended_by_zeros(self.source.tolist()),
+        }
+        total = hashlib.sha256()
+        for name, content in parts.items():
+            total.update(f"{name} {len(content)}\n".encode() + content)
+        return total.hexdigest()
+
+
+def _check_pixels(pixels: Any) -> None:
+    shape: tuple[int, ...] = getattr(pixels, "shape", ())
+    right = len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)
+    if (
+        not isinstance(pixels, np.ndarray)
+        or pixels.dtype != np.uint8
+        or not right
+        or 0 in shape[1:]
+    ):
+        raise ValueError(
+            f"pixels: {_found(pixels)}, expected uint8 (n, height, width) for grey images or "
+            "(n, height, width, 3) for colour."
+        )
+
+
+def _check_ids(name: str, ids: Any, n: int, names: tuple[str, ...]) -> None:
+    if not isinstance(ids, np.ndarray) or ids.dtype != np.int8 or ids.shape != (n,):
+        raise ValueError(f"{name}: {_found(ids)}, expected int8 ({n},), an id for each image.")
+    wrong = np.flatnonzero((ids < NONE) | (ids >= len(names)))
+    if len(wrong):
+        raise ValueError(
+            f"{name}[{wrong[0]}]: {ids[wrong[0]]}, expected an id from 0 to {len(names) - 1}, or "
+            f"{NONE} for none."
+        )
+
+
+def _check_texts(name: str, texts: Any, n: int) -> None:
+    if not isinstance(texts, np.ndarray) or texts.dtype.kind != "U" or texts.shape != (n,):
+        raise ValueError(f"{name}: {_found(texts)}, expected str ({n},), a text for each image.")
+    for i, text in enumerate(texts.tolist()):
+        if "\0" in text:
+            raise ValueError(
+                f"{name}[{i}]: {text!r} holds a NUL character, which a store cannot keep. "
+                "Leave it out."
+            )
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"{name}[{i}]: {text!r} is not encodable as UTF-8, which a store cannot keep. "
+                "Give it another name."
+            ) from None
+
+
+def _found(value: Any) -> str:
+    if not isinstance(value, np.ndarray):
+        return f"a {type(value).__name__}"
+    kind = "str" if value.dtype.kind == "U" else value.dtype.name
+    return f"{kind} {value.shape}"
+
+
+def _ended_by_zeros(texts: Iterable[str]) -> bytes:
+    return b"".join(text.encode() + b"\0" for text in texts)

@@ -1,10 +1,12 @@
-"""One image file, of any kind and size, to a 48x48 grey face."""
+"""One image file, of any kind and size, to a square face of a given size, grey or in colour."""
 
 import io
 import struct
 import warnings
 import zlib
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +22,30 @@ SUFFIXES = frozenset(
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
-def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
-    """Return the bytes of an image file as pixels: uint8 (48, 48), grey, 0 to 255.
+class Decoded(NamedTuple):
+    """An image's pixels, uint8 (size, size) or (size, size, 3), and whether it was square."""
 
-    EXIF orientation is applied, transparency laid over white, 16 bits scaled to 8, colour turned
-    grey (ITU-R 601-2 luma) and the whole image resized by Pillow's bilinear filter. A 48x48 8-bit
-    grey image is taken as it is.
+    pixels: npt.NDArray[np.uint8]
+    square: bool
+
+
+def decode_image(data: bytes, size: int = SIDE, color: bool = False) -> npt.NDArray[np.uint8]:
+    """Return the bytes of an image file as pixels, 0 to 255.
+
+    EXIF orientation is applied, transparency laid over white, 16 bits scaled to 8. Colour turns
+    grey by ITU-R 601-2 luma, or grey into three equal channels. Then the shorter side is brought
+    to ``size`` by Pillow's bilinear filter, and of the longer the middle is taken: an image that
+    is not square loses its margins, not its shape. An 8-bit image that already has the size and
+    the channels is taken as it is.
+
+    Parameters
+    ----------
+    data : bytes
+        The content of an image file.
+    size : int
+        Height and width of the result.
+    color : bool
+        Whether to return uint8 (size, size, 3), red, green and blue, instead of (size, size).
 
     Raises
     ------
@@ -33,30 +53,45 @@ def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
         No image, a damaged one, one with several frames, or one of more than Pillow's
         ``MAX_IMAGE_PIXELS`` (89 million) pixels.
     """
+    with remarks_ignored():
+        return decode(data, size, color).pixels
+
+
+@contextmanager
+def remarks_ignored() -> Iterator[None]:
+    """Silence Pillow's remarks on odd metadata, and make too large an image an error.
+
+    Warnings are of the whole process: threads that decode share one such context around them.
+    """
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def decode(data: bytes, size: int, color: bool) -> Decoded:
+    """Do what :func:`decode_image` does, within :func:`remarks_ignored`."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     if not data:
         raise RowError("an empty file, expected an image")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # remarks on odd metadata; damage to pixels is an error
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                frames = getattr(image, "n_frames", 1)
-                # A camera's MPO file is a JPEG photo followed by previews of it.
-                if frames > 1 and image.format != "MPO":
-                    raise RowError(f"{frames} frames, expected a single image")
-                return _grey(ImageOps.exif_transpose(image))
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise RowError(
-                f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, expected a picture of a face"
-            ) from error
-        except UnidentifiedImageError as error:
-            raise RowError(
-                "no image that can be recognised, expected what its name says"
-            ) from error
-        except _DAMAGE as error:
-            raise RowError(f"a damaged image ({shown(str(error), 60)})") from error
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            frames = getattr(image, "n_frames", 1)
+            # A camera's MPO file is a JPEG photo followed by previews of it.
+            if frames > 1 and image.format != "MPO":
+                raise RowError(f"{frames} frames, expected a single image")
+            return _face(ImageOps.exif_transpose(image), size, color)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise RowError(
+            f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, expected a picture of a face"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise RowError("no image that can be recognised, expected what its name says") from error
+    except _DAMAGE as error:
+        raise RowError(f"a damaged image ({shown(str(error), 60)})") from error
 
 
 # What Pillow's decoders raise on damaged files; OSError ("image file is truncated") is the usual.
@@ -66,9 +101,9 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-def _grey(image: Any) -> npt.NDArray[np.uint8]:
-    """Turn a Pillow image of any mode into uint8 (48, 48)."""
-    from PIL import Image
+def _face(image: Any, size: int, color: bool) -> Decoded:
+    """Turn a Pillow image of any mode and size into pixels."""
+    from PIL import Image, ImageOps
 
     if image.mode.startswith("I") or image.mode == "F":
         image = Image.fromarray(_eight_bits(np.asarray(image), image.mode))
@@ -78,10 +113,11 @@ def _grey(image: Any) -> npt.NDArray[np.uint8]:
         image = Image.alpha_composite(white, image)
     if image.mode not in ("L", "1", "RGB"):
         image = image.convert("RGB")
-    image = image.convert("L")
-    if image.size != (SIDE, SIDE):
-        image = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    return np.array(image, dtype=np.uint8)
+    image = image.convert("RGB" if color else "L")
+    square = image.width == image.height
+    if image.size != (size, size):
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+    return Decoded(np.array(image, dtype=np.uint8), square)
 
 
 def _eight_bits(values: npt.NDArray[Any], mode: str) -> npt.NDArray[np.uint8]:

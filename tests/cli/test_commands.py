@@ -172,7 +172,7 @@ def test_verify_tells_an_intact_store_from_a_damaged_one(home: Path, tmp_path: P
 
 def test_the_whole_way_from_faces_to_a_report(tmp_path: Path) -> None:
     """The real network, as a newcomer would: extract, again, fit both heads, compare."""
-    draw = [sys.executable, "-m", "fer_features.faces.sample", "faces.csv", "--faces", "120"]
+    draw = [sys.executable, "-m", "fer_features.sample", "faces.csv", "--faces", "120"]
     subprocess.run(draw, cwd=tmp_path, check=True, capture_output=True)
     first = command("fer-extract", "faces.csv", "--weights", "random", cwd=tmp_path)
     assert first.returncode == 0, first.stderr

@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from fer_features.errors import RunError
 from fer_features.experiment import training
 from fer_features.experiment.heads import HEADS, DenseHead, LogisticHead, load_head
-from fer_features.slow import import_keras
+from fer_features.runtimes import import_keras
 
 D = 24
 

@@ -5,6 +5,7 @@ import io
 import lzma
 import os
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -145,6 +146,37 @@ def test_a_limit_below_one_is_refused(tmp_path, limit):
     (tmp_path / "a.csv").write_text(GOOD)
     with pytest.raises(SourceError, match=rf"^limit {limit}: expected at least 1 row\. Leave"):
         read_faces(tmp_path / "a.csv", limit=limit)
+
+
+@pytest.mark.parametrize("size", [0, -48, 7, 2049, 48.0, "96", True])
+def test_an_image_size_out_of_range_is_refused(tmp_path, size):
+    with pytest.raises(SourceError) as raised:
+        read_faces(tmp_path, image_size=size)
+    assert str(raised.value) == (
+        f"image size {size!r}: expected a whole number from 8 to 2048. Leave it out to take 48."
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "asked", "them"),
+    [
+        ({"image_size": 96}, "--image-size 96", "it"),
+        ({"color": True}, "--color", "it"),
+        ({"image_size": 48, "color": True}, "--color", "it"),
+        ({"image_size": 224, "color": True}, "--image-size 224 and --color", "them"),
+    ],
+)
+def test_a_csv_file_has_no_other_form_of_image(tmp_path, options, asked, them):
+    (tmp_path / "a.csv").write_text(GOOD)
+    assert error_of(tmp_path / "a.csv", **options) == (
+        "a.csv: a CSV file, which holds 48x48 grey pixels, expected a folder of images for "
+        f"{asked}. Leave {them} out."
+    )
+
+
+def test_a_csv_file_may_be_asked_for_the_form_that_it_has(tmp_path):
+    (tmp_path / "a.csv").write_text(GOOD)
+    assert read_faces(tmp_path / "a.csv", image_size=48, color=False).image == (48, 48, 1)
 
 
 # Bad rows
@@ -347,6 +379,27 @@ def test_all_bad_images_are_found_before_the_error(folder):
     assert message.startswith("faces: 7 bad files: sad/0.png: an empty file, expected an image; ")
     assert "sad/4.png" in message
     assert "sad/5.png" not in message
+
+
+def test_bad_images_are_named_in_order_however_long_each_takes(folder):
+    (folder / "happy" / "a.png").write_bytes(image_file("PNG", size=3000)[:-100])
+    for i in range(40):
+        (folder / "sad" / f"{i:02d}.png").write_bytes(b"" if i % 4 else png_of(10_000, 10_000))
+    message = error_of(folder)
+    assert message.startswith("faces: 41 bad files: happy/a.png: a damaged image")
+    places = [message.index(f"; sad/0{i}.png: ") for i in range(4)]
+    assert places == sorted(places)
+    assert message.endswith("; and 36 more. Mend or remove them, or pass --skip-bad.")
+    assert read_faces(folder, skip_bad=True).skipped == 41
+
+
+def test_each_of_many_bombs_is_one_and_python_warns_as_it_did(folder):
+    for i in range(50):
+        (folder / "sad" / f"{i:02d}.png").write_bytes(png_of(10_000, 10_000))
+    before = list(warnings.filters)
+    message = error_of(folder)
+    assert message.count("more than 89,478,485 pixels") == 5
+    assert warnings.filters == before
 
 
 def test_nothing_but_bad_images_is_an_error_even_when_they_may_be_skipped(tmp_path):

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import logging
 import lzma
 import os
 import re
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from joblib import cpu_count
+from PIL import Image, ImageDraw
 
 from fer_features.errors import SourceError
 from fer_features.faces.bad_rows import RowError
@@ -359,13 +361,90 @@ def test_progress_counts_the_images_of_a_folder(tmp_path):
     assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
+@pytest.mark.parametrize(
+    ("options", "image"),
+    [
+        ({}, (48, 48, 1)),
+        ({"image_size": 48}, (48, 48, 1)),
+        ({"image_size": np.int64(96)}, (96, 96, 1)),
+        ({"color": True}, (48, 48, 3)),
+        ({"image_size": 224, "color": True}, (224, 224, 3)),
+        ({"image_size": 8}, (8, 8, 1)),
+        ({"image_size": 2048}, (2048, 2048, 1)),
+    ],
+)
+def test_a_folder_is_read_in_the_form_asked_for(tmp_path, options, image):
+    paths = [
+        save(tmp_path / "happy" / "grey.png", PIXELS[0]),
+        save(tmp_path / "sad" / "colour.jpg", COLOUR),
+    ]
+    faces = read_faces(tmp_path, **options)
+    assert faces.image == image
+    for path, pixels in zip(paths, faces.pixels, strict=True):
+        alone = decode_image(path.read_bytes(), image[0], image[2] == 3)
+        np.testing.assert_array_equal(pixels, alone)
+    assert faces.sha256 == source_sha256(tmp_path)
+
+
+def test_images_come_in_the_order_of_their_paths_however_long_each_takes(tmp_path):
+    for i in range(30):
+        size = 2500 if i % 7 == 0 else 48
+        save(tmp_path / "happy" / f"{i:02d}.png", np.full((size, size), i, np.uint8))
+    done: list[int] = []
+    faces = read_faces(tmp_path, progress=lambda count, total: done.append(count))
+    assert faces.pixels[:, 24, 24].tolist() == list(range(30))
+    assert faces.source.tolist() == [f"happy/{i:02d}.png" for i in range(30)]
+    assert done == list(range(1, 31))
+    assert faces.sha256 == source_sha256(tmp_path)
+
+
+def test_each_file_is_read_once_and_few_ahead_of_what_is_done(tmp_path, monkeypatch):
+    for i in range(60):
+        save(tmp_path / "happy" / f"{i}.png", PIXELS[i % 6])
+    read: list[Path] = []
+    plainly = Path.read_bytes
+
+    def noted(path: Path) -> bytes:
+        read.append(path)
+        return plainly(path)
+
+    monkeypatch.setattr(Path, "read_bytes", noted)
+    ahead: list[int] = []
+    read_faces(tmp_path, limit=40, progress=lambda done, total: ahead.append(len(read) - done))
+    assert len(read) == len(set(read)) == 60
+    assert max(ahead) < 2 * cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ([(48, 48), (90, 90)], []),
+        ([(90, 60)], ["1 of 1 image is not square: its middle square was taken"]),
+        ([(90, 60), (48, 48)], ["1 of 2 images is not square: its middle square was taken"]),
+        (
+            [(90, 60), (48, 48), (47, 48)],
+            ["2 of 3 images are not square: of each the middle square was taken"],
+        ),
+    ],
+)
+def test_it_is_said_once_how_many_images_lost_their_margins(tmp_path, caplog, sizes, said):
+    for i, size in enumerate(sizes):
+        save(tmp_path / "photos" / "happy" / f"{i}.png", Image.new("L", size))
+    (tmp_path / "photos" / "happy" / "bad.png").write_bytes(b"")
+    with caplog.at_level(logging.INFO, "fer_features"):
+        read_faces(tmp_path / "photos", skip_bad=True)
+    assert caplog.messages == [f"{tmp_path}/photos: {line}" for line in said]
+
+
 # Images
 
 
-def decoded(image: Image.Image, kind: str = "PNG", **options: object) -> np.ndarray:
+def decoded(
+    image: Image.Image, kind: str = "PNG", size: int = 48, color: bool = False, **options: object
+) -> np.ndarray:
     file = io.BytesIO()
     image.save(file, kind, **options)
-    return decode_image(file.getvalue())
+    return decode_image(file.getvalue(), size, color)
 
 
 def test_a_48x48_grey_image_is_taken_as_it_is():
@@ -378,10 +457,77 @@ def test_sixteen_bits_scale_to_eight():
         np.testing.assert_array_equal(decoded(wide, kind), PIXELS[0])
 
 
-def test_colour_turns_grey_and_any_size_becomes_48x48():
-    colour = Image.fromarray(np.random.default_rng(2).integers(0, 256, (90, 70, 3), dtype=np.uint8))
-    expected = colour.convert("L").resize((48, 48), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(decoded(colour), np.asarray(expected))
+COLOUR = np.random.default_rng(2).integers(0, 256, (90, 90, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("size", [8, 48, 96, 224])
+@pytest.mark.parametrize("color", [False, True])
+def test_a_square_image_is_resized_as_a_whole(size, color):
+    image = Image.fromarray(COLOUR)
+    expected = image.convert("RGB" if color else "L")
+    expected = expected.resize((size, size), Image.Resampling.BILINEAR)
+    pixels = decoded(image, size=size, color=color)
+    assert pixels.shape == ((size, size, 3) if color else (size, size))
+    np.testing.assert_array_equal(pixels, np.asarray(expected))
+
+
+def test_a_colour_image_of_the_right_size_is_taken_as_it_is():
+    np.testing.assert_array_equal(decoded(Image.fromarray(COLOUR), size=90, color=True), COLOUR)
+
+
+def test_a_grey_image_in_colour_is_three_equal_channels():
+    pixels = decoded(Image.fromarray(PIXELS[0]), color=True)
+    np.testing.assert_array_equal(pixels, np.repeat(PIXELS[0][..., None], 3, axis=2))
+    wide = Image.fromarray(PIXELS[0].astype(np.uint16) * 257)
+    np.testing.assert_array_equal(decoded(wide, color=True), pixels)
+
+
+def disc(width: int, height: int) -> Image.Image:
+    """A white disc of diameter 60 in the middle of black, with white margins outside a square."""
+    image = Image.new("L", (width, height))
+    draw = ImageDraw.Draw(image)
+    x, y = width / 2, height / 2
+    half = min(width, height) / 2
+    for side in (-1, 1):
+        if width > height:
+            draw.rectangle(sorted_box(x + side * (half + 2), 0, x + side * width, height), fill=255)
+        if height > width:
+            draw.rectangle(sorted_box(0, y + side * (half + 2), width, y + side * height), fill=255)
+    draw.ellipse((x - 30, y - 30, x + 29, y + 29), fill=255)
+    return image
+
+
+def sorted_box(x0: float, y0: float, x1: float, y1: float) -> tuple[float, ...]:
+    return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+
+
+@pytest.mark.parametrize("size", [(200, 80), (80, 200), (82, 80), (80, 640)])
+@pytest.mark.parametrize("color", [False, True])
+def test_wide_and_tall_images_lose_their_margins_and_keep_their_shape(size, color):
+    pixels = decoded(disc(*size), color=color)
+    middle = decoded(disc(80, 80), color=color)
+    np.testing.assert_allclose(pixels, middle, atol=1)
+    bright = (pixels if not color else pixels[..., 0]) > 127
+    assert bright.any(axis=0).sum() == bright.any(axis=1).sum() == 60 * 48 // 80
+    assert bright.sum() == pytest.approx(np.pi / 4 * 36**2, rel=0.03)
+    np.testing.assert_array_equal(bright, bright.T)
+
+
+def test_a_strip_one_pixel_wide_is_an_image_too():
+    strip = Image.fromarray(np.array([[0] * 100 + [90] + [255] * 100], dtype=np.uint8))
+    pixels = decoded(strip)
+    np.testing.assert_allclose(pixels[:, 23:25], 90, atol=3)
+    assert (pixels == pixels[0]).all()
+
+
+def test_colour_images_lie_on_white_and_stand_upright_too():
+    image = Image.new("RGBA", (48, 48), (0, 0, 0, 0))
+    image.paste((200, 0, 0, 255), (0, 0, 48, 12))
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    pixels = decoded(image, exif=exif, color=True)
+    assert (pixels[:36] == 255).all()
+    assert (pixels[36:] == (200, 0, 0)).all()
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])

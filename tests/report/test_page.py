@@ -15,13 +15,13 @@ from sklearn.metrics import accuracy_score
 from fer_features.errors import RunError
 from fer_features.experiment.evaluation import Result
 from fer_features.faces.dataset import EMOTIONS, FaceDataset
-from fer_features.faces.sample import draw_faces
 from fer_features.report.page import write_report
 from fer_features.report.pictures import pictures
 from fer_features.report.style import DARK, darkened, legends
 from fer_features.report.summary import Group, sections
 from fer_features.report.tables import NOTHING
 from fer_features.report.words import answer, caution, emotion_said, selection, size_said
+from fer_features.sample.faces import draw_faces
 
 SEVEN = {name: [name] for name in EMOTIONS}
 NASTY = {"<script>alert(1)</script>": ["happiness"], "a|b`$x$` *_[c](d)": ["anger"]}

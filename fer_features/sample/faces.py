@@ -1,24 +1,16 @@
-"""Drawn faces in FER2013's form: a stand-in for photographs, for the demo and the tests.
-
-``python -m fer_features.faces.sample FACES.csv`` writes them as a CSV file. Nothing in them
-comes from a photograph.
-"""
+"""Drawn faces as a dataset, and any dataset of FER2013's form as a CSV file."""
 
 import contextlib
-import hashlib
 import os
-import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
-import click
 import numpy as np
 import numpy.typing as npt
 
-from fer_features.errors import FerFeaturesError, SourceError
-from fer_features.faces.dataset import EMOTIONS, NONE, SIDE, USAGES, FaceDataset
-from fer_features.faces.drawing import draw_face
+from fer_features.errors import SourceError
+from fer_features.faces.dataset import EMOTIONS, NONE, SIDE, USAGES, FaceDataset, form_name
+from fer_features.sample.drawing import draw_face
 
 EMOTION_SHARES = (0.14, 0.06, 0.14, 0.30, 0.14, 0.11, 0.11)
 """Share of each emotion, in the order of EMOTIONS: near FER2013's, with more disgust."""
@@ -51,7 +43,6 @@ def draw_faces(n: int = 1050, seed: int = 0) -> FaceDataset:
     return FaceDataset(
         name="sample",
         kind="arrays",
-        sha256=hashlib.sha256(pixels.tobytes() + emotion.tobytes() + usage.tobytes()).hexdigest(),
         pixels=pixels,
         emotion=emotion,
         usage=usage,
@@ -67,9 +58,10 @@ def write_csv(faces: FaceDataset, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     SourceError
-        The file cannot be written, or only some rows have an emotion or a usage.
+        The file cannot be written, only some rows have an emotion or a usage, or the faces are
+        not 48x48 and grey.
     """
-    content = _csv_bytes(faces)
+    content = csv_bytes(faces)
     target = Path(path)
     temporary = None
     try:
@@ -110,7 +102,13 @@ def _copy_some(
             pixels[rows[second].pop()] = pixels[rows[first].pop()]
 
 
-def _csv_bytes(faces: FaceDataset) -> bytes:
+def csv_bytes(faces: FaceDataset) -> bytes:
+    """Return what :func:`write_csv` writes."""
+    if faces.image != (SIDE, SIDE, 1):
+        raise SourceError(
+            f"{faces.name}: {form_name(faces.image)} images, expected {SIDE}x{SIDE} grey ones, "
+            "which is all that such a file holds. Read the faces in that form."
+        )
     values = [str(value) for value in range(256)]
     columns = {"pixels": [" ".join(values[v] for v in face.ravel()) for face in faces.pixels]}
     for name, ids, names in (
@@ -128,58 +126,3 @@ def _csv_bytes(faces: FaceDataset) -> bytes:
     header = [name for name in ("emotion", "pixels", "Usage") if name in columns]
     rows = zip(*(columns[name] for name in header), strict=True)
     return "".join(f"{','.join(row)}\n" for row in [header, *rows]).encode()
-
-
-@click.command()
-@click.argument("faces_csv", metavar="FACES.csv", type=click.Path(path_type=Path))
-@click.option("--faces", default=1050, show_default=True, help="How many faces to draw.")
-@click.option("--seed", default=0, show_default=True, help="The same seed draws the same faces.")
-@click.option("--overwrite", is_flag=True, help="Replace FACES.csv if it exists.")
-def sample(faces_csv: Path, faces: int, seed: int, overwrite: bool) -> None:
-    """Draw cartoon faces, 48x48 and grey, and write them in the form of fer2013.csv.
-
-    They stand in for photographs where there are none: in the demo, in tests, while trying the
-    commands out. All seven emotions occur, in about FER2013's shares; scores on them say nothing
-    about scores on photographs.
-
-    \b
-    Example:
-      python -m fer_features.faces.sample faces.csv
-      fer-extract faces.csv --weights random -o faces.h5
-    """
-    if seed < 0:
-        raise SourceError(f"--seed {seed}: expected a whole number, 0 or more.")
-    drawn = draw_faces(faces, seed)
-    if faces_csv.exists() and not overwrite:
-        if faces_csv.is_file() and faces_csv.read_bytes() == _csv_bytes(drawn):
-            click.echo(f"{faces_csv}: holds these {faces} drawn faces (seed {seed}) already.")
-            return
-        raise SourceError(
-            f"{faces_csv}: exists with other content. Choose another name or pass --overwrite."
-        )
-    write_csv(drawn, faces_csv)
-    counts = ", ".join(
-        f"{name} {count}" for name, count in zip(EMOTIONS, np.bincount(drawn.emotion), strict=True)
-    )
-    click.echo(f"{faces_csv}: {faces} drawn faces of {SIDE}x{SIDE} (seed {seed}): {counts}.")
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; what the user can mend becomes one line and exit status 2."""
-    try:
-        status = sample.main(
-            arguments, prog_name="python -m fer_features.faces.sample", standalone_mode=False
-        )
-    except click.ClickException as error:
-        click.echo(f"Error: {error.format_message()}", err=True)
-        status = 2
-    except FerFeaturesError as error:
-        click.echo(f"Error: {error}", err=True)
-        status = 2
-    except click.Abort:
-        status = 130
-    sys.exit(status)
-
-
-if __name__ == "__main__":
-    main()

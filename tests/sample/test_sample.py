@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from fer_features.errors import SourceError
 from fer_features.faces.dataset import EMOTIONS, NONE, FaceDataset
 from fer_features.faces.reading import read_faces
-from fer_features.faces.sample import draw_faces, main, write_csv
+from fer_features.sample.__main__ import main
+from fer_features.sample.faces import draw_faces, write_csv
 
 HAPPINESS = EMOTIONS.index("happiness")
 
@@ -30,7 +32,8 @@ def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, 
 def test_the_same_seed_draws_the_same_bytes_and_another_seed_others():
     first, again, other = draw_faces(30, 5), draw_faces(30, 5), draw_faces(30, 6)
     assert first.pixels.tobytes() == again.pixels.tobytes()
-    assert first.sha256 == again.sha256 != other.sha256
+    assert first.content_sha256 == again.content_sha256 != other.content_sha256
+    assert first.sha256 is None
     np.testing.assert_array_equal(first.emotion, again.emotion)
     np.testing.assert_array_equal(first.usage, again.usage)
 
@@ -101,7 +104,7 @@ def unlabelled(faces: FaceDataset, rows: slice) -> FaceDataset:
     emotion = faces.emotion.copy()
     emotion[rows] = NONE
     usage = np.full_like(faces.usage, NONE)
-    return FaceDataset("x", "arrays", "0", faces.pixels, emotion, usage, faces.source)
+    return FaceDataset("x", "arrays", faces.pixels, emotion, usage, faces.source)
 
 
 def test_columns_without_a_value_are_left_out(tmp_path):
@@ -114,6 +117,17 @@ def test_columns_without_a_value_are_left_out(tmp_path):
 def test_labels_on_some_rows_only_are_refused(tmp_path):
     with pytest.raises(SourceError, match=r"x: 3 of 7 rows have no emotion"):
         write_csv(unlabelled(draw_faces(7), slice(3)), tmp_path / "faces.csv")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shape", [(24, 96), (48, 16, 3)])
+def test_faces_of_another_form_have_no_csv(tmp_path, shape):
+    drawn = draw_faces(7)
+    pixels = drawn.pixels.reshape(-1, *shape)[:7]
+    with pytest.raises(
+        SourceError, match=r"^sample: (24x96 grey|48x16 colour) images, expected 48x48 g"
+    ):
+        write_csv(replace(drawn, pixels=pixels), tmp_path / "faces.csv")
     assert not list(tmp_path.iterdir())
 
 
@@ -185,7 +199,7 @@ def test_the_command_without_a_file_name_asks_for_one(capsys):
 
 def test_the_module_runs_and_its_help_teaches():
     done = subprocess.run(
-        [sys.executable, "-m", "fer_features.faces.sample", "--help"],
+        [sys.executable, "-m", "fer_features.sample", "--help"],
         capture_output=True,
         text=True,
         check=True,

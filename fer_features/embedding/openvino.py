@@ -1,0 +1,308 @@
+"""The backbone on OpenVINO: converted once and kept, in float32 or quantised to 8-bit integers."""
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fer_features.embedding.backbone import BackboneSpec
+from fer_features.embedding.network import Outputs, trace
+from fer_features.errors import BackboneError, OptionError
+from fer_features.faces.dataset import FaceDataset
+from fer_features.runtimes import import_openvino
+
+log = logging.getLogger(__name__)
+
+CALIBRATION_IMAGES = 300
+HELD_OUT_IMAGES = 128
+SEED = 0
+CLOSE = 0.95
+"""Median centred cosine to float32 below which embeddings are said to differ."""
+
+# OpenVINO computes in bfloat16 where the processor can, unless told not to.
+_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
+
+
+class OpenVINOEngine:
+    """The backbone on OpenVINO's CPU plugin; starts without TensorFlow when it can.
+
+    ``folder`` keeps converted networks, by fingerprint, outputs and OpenVINO version.
+    """
+
+    def __init__(
+        self, spec: BackboneSpec, outputs: Sequence[str], folder: Path, threads: int | None = None
+    ) -> None:
+        config: dict[str, Any] = dict(_FLOAT32)
+        if threads is not None:
+            config["INFERENCE_NUM_THREADS"] = threads
+            # Pinned, the engines of several workers would all take the first processors.
+            config["ENABLE_CPU_PINNING"] = False
+        network, dimensions = converted_network(spec, outputs, folder)
+        self.dimensions = {name: dimensions[name] for name in outputs}
+        self._embed = import_openvino().Core().compile_model(network, "CPU", config)
+
+    def __call__(self, pixels: npt.NDArray[np.uint8]) -> Outputs:
+        try:
+            said = self._embed(pixels)
+            return {name: np.array(said[name], dtype=np.float32) for name in self.dimensions}
+        except RuntimeError as error:
+            if "alloc" not in str(error):
+                raise
+            raise MemoryError(f"a batch of {len(pixels)} does not fit") from error
+
+
+def converted_network(
+    spec: BackboneSpec, outputs: Sequence[str], folder: Path
+) -> tuple[Any, dict[str, int]]:
+    """Return the network as an OpenVINO model, and the dimensions of its outputs by name.
+
+    Converted once, then read without TensorFlow. Maps uint8 faces to outputs of those names,
+    float32 (k, d) each. A quantised network is only read, and may have more outputs.
+
+    Raises
+    ------
+    BackboneError
+        When files are missing or do not fit, a layer is unknown, or a quantised network is
+        missing.
+    """
+    if spec.quantised is not None:
+        path, facts = _quantised(spec, outputs, folder)
+        return import_openvino().Core().read_model(path), facts["outputs"]
+    path = _converted_path(spec, outputs, folder)
+    facts = network_facts(path) or {}
+    if facts.get("fingerprint") == spec.fingerprint and list(facts["outputs"]) == list(outputs):
+        return import_openvino().Core().read_model(path), facts["outputs"]
+    traced = trace(spec, outputs)
+    log.info("converting the network for OpenVINO, once: kept as %s", path)
+    model = import_openvino().convert_model(traced.graph)
+    for output, name in zip(model.outputs, outputs, strict=True):
+        output.get_tensor().set_names({name})
+    write_network(model, path, {"fingerprint": spec.fingerprint, "outputs": traced.dimensions})
+    return model, traced.dimensions
+
+
+def is_converted(spec: BackboneSpec, outputs: Sequence[str], folder: Path) -> bool:
+    """Tell whether a network needs no weights any more; its content is checked when it is read."""
+    if spec.quantised is not None:
+        return True
+    return _converted_path(spec, outputs, folder).with_suffix(".json").exists()
+
+
+def quantise(
+    spec: BackboneSpec, faces: FaceDataset, folder: Path, wanted: str | None = None
+) -> BackboneSpec:
+    """Return the spec of the quantised network, which is made if ``folder`` holds none yet.
+
+    Quantised after training, by NNCF, on a seeded sample of the faces. How close it comes to
+    float32 is measured on images that it was not calibrated on, and kept with it: for each output
+    the cosine of each image's two embeddings, plain and after subtracting each kind's mean
+    embedding. The second is what tells faces apart; the first is high between any two faces.
+
+    Parameters
+    ----------
+    spec : BackboneSpec
+        The network and the outputs that it must have.
+    faces : FaceDataset
+        Of which it is calibrated.
+    folder : Path
+        Where it is kept.
+    wanted : str, optional
+        Hex sha256 of the one to prefer, if several are there.
+
+    Raises
+    ------
+    OptionError
+        When NNCF is not installed, or there are too few images.
+    """
+    found = quantised_spec(spec, folder, wanted)
+    return found or _quantise(spec, faces, folder)
+
+
+def quantised_spec(
+    spec: BackboneSpec, folder: Path, wanted: str | None = None
+) -> BackboneSpec | None:
+    """Return the spec with a quantised network of ``folder`` that has its outputs, if one does."""
+    found = {}
+    for path in sorted(folder.glob(f"int8-{_float32(spec).fingerprint[:16]}-*.json")):
+        facts = network_facts(path.with_suffix(".xml"))
+        if facts is not None and set(spec.outputs) <= set(facts["outputs"]):
+            found[facts["sha256"]] = len(facts["outputs"])
+    if not found:
+        return None
+    chosen = wanted if wanted in found else min(found, key=lambda sha256: found[sha256])
+    return replace(spec, quantised=chosen)
+
+
+def quantised_path(spec: BackboneSpec, outputs: Sequence[str], folder: Path) -> Path:
+    """Return where the quantised form of a network with these outputs is kept."""
+    return folder / f"int8-{_float32(spec).fingerprint[:16]}-{_short_hash(outputs)}.xml"
+
+
+def quantisation_facts(spec: BackboneSpec, outputs: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Return what provenance says of a quantised network; warn when it is far from float32."""
+    if spec.quantised is None:
+        return {}
+    _, facts = _quantised(spec, outputs, folder)
+    for output, cosine in facts["cosine"].items():
+        if output in outputs and cosine["warns"]:
+            log.warning(
+                "int8: the embeddings %s differ from float32 ones: centred cosine %.3f in the "
+                "median of %d images, expected at least %.2f. Judge by the heads' scores, or use "
+                "float32.",
+                output,
+                cosine["centred"]["median"],
+                cosine["images"],
+                CLOSE,
+            )
+    return {"cosine": facts["cosine"], "calibration": facts["calibration"]}
+
+
+def compare_embeddings(
+    one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]
+) -> dict[str, Any]:
+    """Return minimum and median cosine of rows, float32 (n, d) each, plain and centred."""
+
+    def cosines(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> dict[str, float]:
+        norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        values = (a * b).sum(axis=1) / np.maximum(norms, np.finfo(np.float64).tiny)
+        return {"min": round(float(values.min()), 5), "median": round(float(np.median(values)), 5)}
+
+    a, b = one.astype(np.float64), other.astype(np.float64)
+    return {
+        "images": len(a),
+        "plain": cosines(a, b),
+        "centred": cosines(a - a.mean(axis=0), b - b.mean(axis=0)),
+    }
+
+
+def write_network(model: Any, path: Path, facts: dict[str, Any]) -> str:
+    """Keep a network as ``.xml`` and ``.bin``, with what is known of it in ``.json``.
+
+    The last is written last and holds the sha256 of the other two, so a network counts as there
+    only when it is whole. Returns that sha256, in hex.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own for each process: two may convert the same network at the same time.
+    new = path.with_name(f".{os.getpid()}-{path.name}")
+    import_openvino().save_model(model, new, compress_to_fp16=False)
+    sha256 = _network_sha256(new)
+    new.with_suffix(".bin").replace(path.with_suffix(".bin"))
+    new.replace(path)
+    note = new.with_suffix(".json")
+    note.write_text(json.dumps({**facts, "sha256": sha256}, indent=1) + "\n")
+    note.replace(path.with_suffix(".json"))
+    return sha256
+
+
+def network_facts(path: Path) -> dict[str, Any] | None:
+    """Return what is known of a kept network; None when it is not there, or not whole."""
+    try:
+        facts = json.loads(path.with_suffix(".json").read_text())
+        whole = facts["sha256"] == _network_sha256(path) and isinstance(facts["outputs"], dict)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return facts if whole else None
+
+
+def _network_sha256(path: Path) -> str:
+    """Return the hex sha256 over a network's ``.xml`` and ``.bin``."""
+    total = hashlib.sha256()
+    for suffix in (".xml", ".bin"):
+        with path.with_suffix(suffix).open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def _converted_path(spec: BackboneSpec, outputs: Sequence[str], folder: Path) -> Path:
+    version = metadata.version("openvino").split("-")[0]
+    return folder / f"openvino-{version}-{spec.fingerprint[:16]}-{_short_hash(outputs)}.xml"
+
+
+def _short_hash(outputs: Sequence[str]) -> str:
+    return hashlib.sha256(",".join(outputs).encode()).hexdigest()[:8]
+
+
+def _quantised(
+    spec: BackboneSpec, outputs: Sequence[str], folder: Path
+) -> tuple[Path, dict[str, Any]]:
+    """Return the file and the facts of the quantised network that a spec names."""
+    for note in sorted(folder.glob(f"int8-{_float32(spec).fingerprint[:16]}-*.json")):
+        facts = network_facts(note.with_suffix(".xml"))
+        if facts is not None and facts["sha256"] == spec.quantised:
+            lacking = [name for name in outputs if name not in facts["outputs"]]
+            if lacking:
+                raise BackboneError(
+                    f"{note.with_suffix('.xml')}: quantised without layer {lacking[0]}, which an "
+                    "int8 network cannot be given later. Extract it into another output."
+                )
+            return note.with_suffix(".xml"), facts
+    raise BackboneError(
+        f"{folder}: no quantised network of sha256 {spec.quantised}, which this store's "
+        "embeddings are of. Put its int8-… files there, or extract into another folder."
+    )
+
+
+def _quantise(spec: BackboneSpec, faces: FaceDataset, folder: Path) -> BackboneSpec:
+    try:
+        import_openvino()
+        import nncf
+    except ImportError as error:
+        raise OptionError("precision: int8 needs NNCF. Install fer-features[int8].") from error
+    pixels = _sample(faces)
+    calibration, held_out = pixels[:-HELD_OUT_IMAGES], pixels[-HELD_OUT_IMAGES:]
+    if len(calibration) < len(held_out):
+        calibration, held_out = pixels[: len(pixels) // 2], pixels[len(pixels) // 2 :]
+    if len(held_out) < 2:
+        raise OptionError(
+            f"precision: int8 is calibrated on images, found {len(pixels)} distinct ones, "
+            "expected at least 4. Use float32."
+        )
+    log.info("quantising the network on %d images, once", len(calibration))
+    network, dimensions = converted_network(_float32(spec), spec.outputs, folder)
+    nncf.set_log_level(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
+        quantised = nncf.quantize(
+            network, nncf.Dataset(np.array_split(calibration, -(-len(calibration) // 10)))
+        )
+    exact, rounded = _run(network, held_out), _run(quantised, held_out)
+    cosine = {}
+    for name in spec.outputs:
+        cosine[name] = compare_embeddings(exact[name], rounded[name])
+        cosine[name]["warns"] = cosine[name]["centred"]["median"] < CLOSE
+    facts = {
+        "fingerprint": _float32(spec).fingerprint,
+        "outputs": dimensions,
+        "calibration": {"source": faces.name, "sha256": faces.sha256, "images": len(calibration)},
+        "cosine": cosine,
+    }
+    path = quantised_path(spec, spec.outputs, folder)
+    return replace(spec, quantised=write_network(quantised, path, facts))
+
+
+def _sample(faces: FaceDataset) -> npt.NDArray[np.uint8]:
+    """Return distinct images in a seeded order: those to calibrate on, then those held out."""
+    digests = np.ascontiguousarray(faces.digest).view("V32").ravel()
+    rows = np.sort(np.unique(digests, return_index=True)[1])
+    order = np.random.default_rng(SEED).permutation(rows)
+    return faces.pixels[order[: CALIBRATION_IMAGES + HELD_OUT_IMAGES]]
+
+
+def _run(network: Any, pixels: npt.NDArray[np.uint8]) -> Outputs:
+    compiled = import_openvino().Core().compile_model(network, "CPU", _FLOAT32)
+    names = [output.get_any_name() for output in compiled.outputs]
+    parts = [compiled(part) for part in np.array_split(pixels, -(-len(pixels) // 32))]
+    return {name: np.concatenate([np.array(part[name]) for part in parts]) for name in names}
+
+
+def _float32(spec: BackboneSpec) -> BackboneSpec:
+    return replace(spec, precision="float32", quantised=None)

@@ -1,0 +1,112 @@
+"""TensorFlow, Keras and OpenVINO: imported where first needed, quiet, and in plain float32.
+
+Importing TensorFlow takes seconds, so nothing imports it at module level.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fer_features.errors import OptionError
+
+LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+
+
+def import_tensorflow() -> Any:
+    """Return the ``tensorflow`` module; its start-up log shows only if the user set a log level."""
+    if "tensorflow" in sys.modules or LEVEL in os.environ:
+        import tensorflow
+    else:
+        os.environ[LEVEL] = "3"
+        try:
+            with _native_stderr_silenced():
+                import tensorflow
+        finally:
+            # Read once, at import; a child process that inherited it would seem to have asked.
+            del os.environ[LEVEL]
+    return tensorflow
+
+
+def import_keras() -> Any:
+    """Return the ``keras`` module, running on TensorFlow whatever the user's settings name.
+
+    Raises
+    ------
+    OptionError
+        When this process has imported Keras on another backend, or its ``keras.json`` is refused.
+    """
+    if "keras" not in sys.modules:
+        chosen = os.environ.get("KERAS_BACKEND")
+        os.environ["KERAS_BACKEND"] = "tensorflow"  # before keras.json, and before the user's own
+        try:
+            import_tensorflow()
+            import keras
+        except ValueError as error:
+            if "Invalid `" not in str(error):
+                raise
+            said = " ".join(str(error).split())
+            raise OptionError(f"keras.json: {said} Mend or remove that file.") from error
+        finally:
+            if chosen is None:
+                del os.environ["KERAS_BACKEND"]
+            else:
+                os.environ["KERAS_BACKEND"] = chosen
+    import keras
+
+    if keras.config.backend() != "tensorflow":
+        raise OptionError(
+            f"keras: running on {keras.config.backend()} in this process, expected tensorflow. "
+            "Set KERAS_BACKEND=tensorflow before Keras is imported."
+        )
+    return keras
+
+
+@contextmanager
+def plain_keras() -> Iterator[Any]:
+    """Give ``keras`` with its own defaults, and the user's settings back at the end.
+
+    Its dtype policy and float type are float32, its image format is channels last, whatever
+    ``keras.json`` or a program's global settings say: a network built here is the same anywhere.
+    """
+    keras = import_keras()
+    config = keras.config
+    policy, floatx = config.dtype_policy(), config.floatx()
+    image_format = config.image_data_format()
+    try:
+        config.set_floatx("float32")
+        config.set_dtype_policy("float32")
+        config.set_image_data_format("channels_last")
+        yield keras
+    finally:
+        config.set_image_data_format(image_format)
+        config.set_floatx(floatx)
+        config.set_dtype_policy(policy)
+
+
+def import_openvino() -> Any:
+    """Return the ``openvino`` module, without its usage statistics.
+
+    Importing it would start a process that reports the import to a server; it does without where
+    that package is absent.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
+@contextmanager
+def _native_stderr_silenced() -> Iterator[None]:
+    """Send file descriptor 2 to nowhere: C++ logs before their own level setting is read."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
