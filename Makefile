@@ -23,8 +23,9 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 		$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[dev]'
 	@touch $@
 
-# Without ImageNet's weights the demo goes on with random ones, whose embeddings the dense head
-# learns from only when they are standardized; its report says on top what that is worth.
+# Where ImageNet's weights cannot be downloaded the demo goes on with random ones, whose embeddings
+# the dense head learns from only when they are standardized; its report says on top what that is
+# worth. Any other failure ends it.
 demo: $(VENV)/.installed
 	@mkdir -p $(DEMO)
 	$(BIN)/python -m fer_features.sample $(DEMO)/faces.csv
@@ -32,7 +33,12 @@ demo: $(VENV)/.installed
 	if "$$bin"/fer-extract faces.csv -o cache/imagenet.h5; then \
 		store=cache/imagenet.h5; fit=; compare=; \
 	else \
-		echo 'No ImageNet weights here: going on with seeded random ones.'; \
+		why=$$("$$bin"/fer-extract faces.csv -o cache/imagenet.h5 --quiet 2>&1); \
+		case "$$why" in \
+			*'ImageNet weights: cannot be downloaded'*) ;; \
+			*) exit 2 ;; \
+		esac; \
+		echo 'Going on with seeded random weights.'; \
 		store=cache/random.h5; fit=--standardize; compare='--grid dense.standardize=true'; \
 		"$$bin"/fer-extract faces.csv -o $$store --weights random || exit; \
 	fi && set -x && \

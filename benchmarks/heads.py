@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from original import original_network, preprocessed
 from results import drawn, machine, table, write_section
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -31,8 +32,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fer_features import BackboneSpec, DenseHead, LogisticHead, Store, Task, evaluate, read_faces
-from fer_features.embedding.backbone import build_network, preprocess
+from fer_features import DenseHead, LogisticHead, Store, Task, evaluate, read_faces
 from fer_features.experiment.bootstrap import resampled_scores
 from fer_features.faces.dataset import EMOTIONS
 from fer_features.runtimes import import_keras
@@ -50,12 +50,11 @@ LEARNS = "--standardize"
 def original_step() -> Callable[[], None]:
     """Return one of the original's training steps: the frozen backbone and the head on a batch."""
     keras = import_keras()
-    network = build_network(BackboneSpec(weights="random"))
-    network.trainable = False
+    network = original_network()
     model = keras.Sequential([network, *dense_layers()])
     model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
     rng = np.random.default_rng(0)
-    X = np.asarray(preprocess(rng.integers(0, 256, (STEP, 48, 48), dtype=np.uint8), 139))
+    X = np.asarray(preprocessed(rng.integers(0, 256, (STEP, 48, 48), dtype=np.uint8)))
     y = rng.integers(0, 2, STEP)
     return lambda: model.fit(X, y, batch_size=STEP, epochs=1, verbose=0)
 
@@ -180,7 +179,10 @@ def pool_of(faces: Path, task: Task, home: Path) -> Path:
     """Write the task's own images, and no others, as a CSV file."""
     every = read_faces(faces)
     rows = np.sort(np.concatenate(task.rows(every.emotion, every.usage, every.digest)))
-    parts = {name: getattr(every, name)[rows] for name in ("pixels", "emotion", "usage", "source")}
+    parts = {
+        name: getattr(every, name)[rows]
+        for name in ("pixels", "emotion", "usage", "source", "group")
+    }
     write_csv(replace(every, **parts), home / "pool.csv")
     return home / "pool.csv"
 

@@ -16,16 +16,15 @@ LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 def import_tensorflow() -> Any:
     """Return the ``tensorflow`` module; its start-up log shows only if the user set a log level."""
-    if "tensorflow" in sys.modules or LEVEL in os.environ:
+    if "tensorflow" in sys.modules:
         import tensorflow
+    elif LEVEL in os.environ:
+        with _environment(KERAS_BACKEND="tensorflow"):  # TensorFlow imports parts of Keras
+            import tensorflow
     else:
-        os.environ[LEVEL] = "3"
-        try:
-            with _native_stderr_silenced():
-                import tensorflow
-        finally:
-            # Read once, at import; a child process that inherited it would seem to have asked.
-            del os.environ[LEVEL]
+        # Read once, at import; a child process that inherited it would seem to have asked.
+        with _environment(KERAS_BACKEND="tensorflow", **{LEVEL: "3"}), _native_stderr_silenced():
+            import tensorflow
     return tensorflow
 
 
@@ -38,21 +37,16 @@ def import_keras() -> Any:
         When this process has imported Keras on another backend, or its ``keras.json`` is refused.
     """
     if "keras" not in sys.modules:
-        chosen = os.environ.get("KERAS_BACKEND")
-        os.environ["KERAS_BACKEND"] = "tensorflow"  # before keras.json, and before the user's own
         try:
-            import_tensorflow()
-            import keras
+            # It counts before keras.json.
+            with _environment(KERAS_BACKEND="tensorflow"):
+                import_tensorflow()
+                import keras
         except ValueError as error:
             if "Invalid `" not in str(error):
                 raise
             said = " ".join(str(error).split())
             raise OptionError(f"keras.json: {said} Mend or remove that file.") from error
-        finally:
-            if chosen is None:
-                del os.environ["KERAS_BACKEND"]
-            else:
-                os.environ["KERAS_BACKEND"] = chosen
     import keras
 
     if keras.config.backend() != "tensorflow":
@@ -95,6 +89,21 @@ def import_openvino() -> Any:
     import openvino
 
     return openvino
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Set environment variables for a while, and the user's own again at the end."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

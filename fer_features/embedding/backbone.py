@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -12,6 +13,7 @@ from typing import Any
 from fer_features.embedding.applications import APPLICATIONS, Application
 from fer_features.embedding.weights import (
     KerasFile,
+    check_published,
     file_hash,
     imagenet_file,
     inspect_keras_file,
@@ -179,6 +181,8 @@ class BackboneSpec:
             raise BackboneError(f"weights: {weights!r}, expected random:SEED for 'tiny'.")
         if weights is None:
             weights = "imagenet"
+        if weights == "imagenet" and self.application and not self.application.hash:
+            return weights, None  # no file can be told to be the published one
         if weights == "imagenet" or _RANDOM.fullmatch(weights) or _SHA256.fullmatch(weights):
             return weights, self.weights_file
         path = Path(weights).absolute()
@@ -190,10 +194,10 @@ class BackboneSpec:
         try:
             sha256 = file_hash(path)
             published = file_hash(path, self.application.hash_name) == self.application.hash
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: no path at all, as with a null byte
             near = difflib.get_close_matches(weights, ["imagenet", "random"], n=1)
             raise BackboneError(
-                f"weights {weights}: {error.strerror or error}. "
+                f"weights {weights}: {getattr(error, 'strerror', None) or error}. "
                 + (f"Did you mean {near[0]}? " if near else "")
                 + "Pass imagenet, random, random:SEED or the path of a weights file."
             ) from error
@@ -281,7 +285,9 @@ def check_files(spec: BackboneSpec) -> Path | None:
     if path is None:
         raise BackboneError(f"weights {spec.weights}: where the file lies is not known. Pass it.")
     inspect_weights_file(path, application)
-    if spec.weights != "imagenet" and f"sha256:{file_hash(path)}" != spec.weights:
+    if spec.weights == "imagenet":
+        check_published(path, application)
+    elif f"sha256:{file_hash(path)}" != spec.weights:
         raise BackboneError(
             f"{path}: sha256:{file_hash(path)}, expected {spec.weights}. Pass the same file."
         )
@@ -300,7 +306,7 @@ def _identify_backbone(backbone: str, file: str | None) -> tuple[str, str | None
     path = Path(backbone)
     if path.suffix.lower() == ".keras":
         return f"sha256:{inspect_keras_file(path).sha256}", str(path.absolute())
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110  (Path.exists raises where a name is too long)
         raise BackboneError(
             f"{backbone}: no .keras file, expected a network's name or a file that Keras wrote. "
             "Save the network with model.save('NAME.keras')."

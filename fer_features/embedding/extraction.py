@@ -35,7 +35,7 @@ from fer_features.embedding.partial import (
     open_partial,
     summed_up,
 )
-from fer_features.embedding.store import CACHE, SLAB, Positions, Store, is_hdf5
+from fer_features.embedding.store import CACHE, SLAB, DamagedStoreError, Positions, Store, is_hdf5
 from fer_features.embedding.workers import Computing, embed_elsewhere, threads_of
 from fer_features.errors import BackboneError, OptionError, SourceError, StoreError
 from fer_features.faces.dataset import FaceDataset
@@ -254,13 +254,14 @@ class _Pass:
     def known(self, path: Path) -> Store | None:
         """Return the store that is there, or a stopped pass's, if the same network made it.
 
-        Another network's is refused, or, to be overwritten, passed over.
+        Another network's or a damaged one is refused, or, to be overwritten, passed over; what is
+        in use, or no store of ours, is refused in any case.
         """
         if not path.exists():
             return None
         try:
             store = Store(path)
-        except StoreError:
+        except DamagedStoreError:
             if self.overwrite:
                 return None
             raise
@@ -331,13 +332,14 @@ def _run(this: _Pass) -> None:
     """Fill a partial file and give it its final name; the lock is held."""
     content = Content.of(this.faces)
     target, stopped = this.known(this.target), this.known(this.partial)
-    if stopped is None and this.partial.exists():
-        log.info("%s: what a stopped pass of another network computed is dropped", this.partial)
+    for path, store in ((this.partial, stopped), (this.target, target)):
+        if store is None and path.exists():
+            log.info("%s: of another network, or damaged: it is dropped, as --overwrite says", path)
     held = [store for store in (stopped, target) if store is not None]
     kept = (name for store in reversed(held) for name in store.outputs)
     outputs = tuple(dict.fromkeys([*kept, *this.spec.outputs]))
     engine = None
-    resumes = _resumes(this, content, outputs, stopped)
+    resumes = _resumes(this, content, outputs, stopped, target)
     for store in held:
         if not (resumes and store is stopped):
             _refuse_loss(this, store, content)
@@ -348,17 +350,30 @@ def _run(this: _Pass) -> None:
 
 
 def _resumes(
-    this: _Pass, content: Content, outputs: tuple[str, ...], stopped: Store | None
+    this: _Pass,
+    content: Content,
+    outputs: tuple[str, ...],
+    stopped: Store | None,
+    target: Store | None,
 ) -> bool:
-    """Tell whether the stopped pass was this one."""
+    """Tell whether the stopped pass was this one, and the store beside it has nothing to add."""
     if stopped is None or stopped.outputs != outputs or stopped.dataset != this.dataset:
         return False
-    return content.is_of(stopped)
+    passes = stopped.provenance["passes"]
+    if passes and _is_open(passes[-1]) and passes[-1]["engine"] != this.engine:
+        return False  # a pass of its own: one entry states one engine
+    if not content.is_of(stopped):
+        return False
+    if target is None:
+        return True
+    where = _positions(target.image_digest, content.digest)
+    known = np.where(where < 0, 0, _leading(target, outputs)[where])
+    return bool((known <= stopped.known()).all())
 
 
 def _refuse_loss(this: _Pass, store: Store, content: Content) -> None:
     """Refuse a source that would replace a store and lose any of its images."""
-    there = store.known() == len(store.outputs)
+    there = store.known() > 0
     lost = int((there & (_positions(content.digest, store.image_digest) < 0)).sum())
     if not lost:
         return

@@ -73,7 +73,11 @@ def build_model(spec: BackboneSpec, outputs: tuple[str, ...] | None = None) -> A
             images = module.preprocess_input(images, data_format="channels_last")
         elif spec.backbone == TINY:
             images = images / 127.5 - 1.0
-        model = keras.Model(pixels, tapped(images), name="backbone")
+        try:
+            said = tapped(images)
+        except ValueError as error:
+            raise _too_small(spec) from error
+        model = keras.Model(pixels, said, name="backbone")
     model.trainable = False
     return model
 
@@ -143,7 +147,7 @@ def layers_worth_keeping(spec: BackboneSpec) -> list[Layer]:
         tensors = {
             name: operation.output
             for name, operation in _named(network, spec).items()
-            if len(getattr(operation.output, "shape", ())) == 4
+            if len(getattr(operation.output, "shape", ())) == 4 and graph.uses[operation.name] == 1
         }
         own = {operation.name: name for name, operation in _named(network, spec).items()}
         ends, is_chain = graph.ends_of_blocks()
@@ -153,7 +157,10 @@ def layers_worth_keeping(spec: BackboneSpec) -> list[Layer]:
             return []
         maps = keras.Model(network.inputs, [tensors[name] for name in names])
         images = keras.KerasTensor((1, spec.input_size, spec.input_size, 3))
-        shapes = [said.shape for said in keras.tree.flatten(maps.compute_output_spec(images))]
+        try:
+            shapes = [said.shape for said in keras.tree.flatten(maps.compute_output_spec(images))]
+        except ValueError as error:
+            raise _too_small(spec) from error
     found = [
         Layer(name, shape[3], shape[1:3], graph.place(end))
         for end, name, shape in zip(ends, names, shapes, strict=True)
@@ -175,6 +182,7 @@ class _Graph:
     def __init__(self, config: dict[str, Any]) -> None:
         self.names = [str(layer["name"]) for layer in config["layers"]]
         self.kinds = [str(layer["class_name"]) for layer in config["layers"]]
+        self.uses = _uses(config)
         position = {name: i for i, name in enumerate(self.names)}
         self.makers = [
             {position[name] for name in _histories(layer.get("inbound_nodes"))}
@@ -200,8 +208,8 @@ class _Graph:
         if is_chain:
             ends = [i for i in narrow if self.kinds[i] not in _WITHOUT_WEIGHTS and i <= last]
         elif len(ends) < 3:
-            ends = [i for i, join in enumerate(joins) if join and forks[i]]
-            ends = [i for i in ends if self.kinds[i] == "Concatenate"] or ends
+            taken_up = [i for i, join in enumerate(joins) if join and forks[i]]
+            ends = [i for i in taken_up if self.kinds[i] == "Concatenate"] or taken_up or ends
         ends = sorted({*ends, last})
         # An activation right after a join is the block's end, and the join is not.
         joined = {self._only_maker(i) for i in ends if self.kinds[i] in ("Activation", "ReLU")}
@@ -226,6 +234,11 @@ class _Graph:
         return next(iter(self.makers[this])) if len(self.makers[this]) == 1 else None
 
 
+def _uses(config: dict[str, Any]) -> dict[str, int]:
+    """Return how often a functional network calls each of its operations, by its configuration."""
+    return {str(layer["name"]): len(layer["inbound_nodes"]) for layer in config["layers"]}
+
+
 def _histories(value: Any) -> Iterator[str]:
     """Yield the names of the operations whose tensors an operation's arguments refer to."""
     if isinstance(value, dict):
@@ -245,7 +258,27 @@ def _untrained(spec: BackboneSpec) -> Any:
         if spec.application is None:
             return _tiny(keras, shape)
         build = getattr(keras.applications, spec.application.name)
-        return build(include_top=False, weights=None, input_shape=shape, pooling="avg")
+        network = build(include_top=False, weights=None, input_shape=shape, pooling="avg")
+        if spec.application.module == "efficientnet" and spec.weights == "imagenet":
+            return _scaled_as_published(keras, network)
+        return network
+
+
+def _scaled_as_published(keras: Any, network: Any) -> Any:
+    """Return an EfficientNet with the scaling that ImageNet's weights were trained behind.
+
+    Keras divides by the square root of ImageNet's standard deviation once more, between
+    normalisation and network, where it loads those weights itself, and only there.
+    """
+    scale = [1 / deviation**0.5 for deviation in (0.229, 0.224, 0.225)]
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        said = layer(*args, **kwargs)
+        if isinstance(layer, keras.layers.Normalization):
+            said = keras.layers.Rescaling(scale)(said)
+        return said
+
+    return keras.models.clone_model(network, call_function=call)
 
 
 def _tiny(keras: Any, shape: tuple[int, ...]) -> Any:
@@ -290,6 +323,13 @@ def _named(network: Any, spec: BackboneSpec) -> dict[str, Any]:
     return named
 
 
+def _too_small(spec: BackboneSpec) -> BackboneError:
+    return BackboneError(
+        f"input_size: {spec.name} cannot take images of {spec.input_size}x{spec.input_size}. "
+        "Pass another --input-size."
+    )
+
+
 def _tap(network: Any, name: str, spec: BackboneSpec) -> Any:
     """Return the tensor of one output."""
     if name == FINAL:
@@ -302,14 +342,12 @@ def _tap(network: Any, name: str, spec: BackboneSpec) -> Any:
             + (f"Did you mean {near[0]}? " if near else "")
             + "fer-extract --backbones NAME|FILE.keras lists its layers."
         )
-    try:
-        tensor = known[name].output
-    except (AttributeError, ValueError) as error:
+    if _uses(network.get_config())[known[name].name] > 1:
         raise BackboneError(
             f"layer {name!r}: used several times in {network.name}, expected one output. "
             "Choose another layer."
-        ) from error
-    return tensor
+        )
+    return known[name].output
 
 
 def _pooled(keras: Any, tensor: Any, name: str) -> Any:
@@ -354,11 +392,13 @@ def interpolation(side: int, size: int) -> npt.NDArray[np.float32]:
     Bilinear with half-pixel centres and without antialiasing, as ``tf.image.resize`` does by
     default (https://www.tensorflow.org/api_docs/python/tf/image/resize).
     """
-    centres = (np.arange(size) + 0.5) * (side / size) - 0.5
+    # In float32, as TensorFlow has its positions: in a wide image they are off by 1e-5.
+    scale = np.float32(side) / np.float32(size)
+    centres = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
     below = np.floor(centres)
     share = centres - below
-    matrix = np.zeros((size, side))
+    matrix = np.zeros((size, side), np.float32)
     rows = np.arange(size)
     np.add.at(matrix, (rows, np.clip(below, 0, side - 1).astype(int)), 1 - share)
     np.add.at(matrix, (rows, np.clip(below + 1, 0, side - 1).astype(int)), share)
-    return matrix.astype(np.float32)
+    return matrix

@@ -262,7 +262,7 @@ def _quantise(spec: BackboneSpec, faces: FaceDataset, folder: Path) -> BackboneS
     calibration, held_out = pixels[:-HELD_OUT_IMAGES], pixels[-HELD_OUT_IMAGES:]
     if len(calibration) < len(held_out):
         calibration, held_out = pixels[: len(pixels) // 2], pixels[len(pixels) // 2 :]
-    if len(held_out) < 2:
+    if len(pixels) < 4:
         raise OptionError(
             f"precision: int8 is calibrated on images, found {len(pixels)} distinct ones, "
             "expected at least 4. Use float32."

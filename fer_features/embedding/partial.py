@@ -42,8 +42,14 @@ from fer_features.faces.dataset import FaceDataset
 ROOM = 8192
 """Bytes of an attribute that are kept free for what a pass says of itself at its end."""
 
+ROOM_OF_OUTPUT = 256
+"""Bytes more for each output: its name, and how close int8 comes to float32."""
+
 MOST_PROVENANCE = 40_000
-"""Bytes of provenance from which on the oldest passes are summed up; HDF5 allows 64 kB."""
+"""Bytes of provenance from which on the oldest passes are summed up."""
+
+MOST_ROOM = 64_000
+"""Bytes of provenance with its room: HDF5's oldest version allows an attribute 64 kB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +151,8 @@ def create_partial(
         When the disk has no room for the whole file.
     """
     n, m = len(content.rows["image"]), len(content.digest)
-    size = len(json.dumps(provenance).encode()) + ROOM
+    room = ROOM + ROOM_OF_OUTPUT * len(lengths)
+    size = min(len(_fitting(provenance, MOST_ROOM)) + room, MOST_ROOM)
     path.unlink(missing_ok=True)  # h5py does not truncate a damaged file
     with h5py.File(path, "w") as file:
         attributes = {
@@ -229,21 +236,18 @@ def locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def summed_up(passes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def summed_up(passes: list[dict[str, Any]], most: int = MOST_PROVENANCE) -> list[dict[str, Any]]:
     """Return what fits into a store of its passes: of very many, the oldest become one entry."""
     passes = list(passes)
-    while len(passes) > 2 and len(json.dumps(passes).encode()) > MOST_PROVENANCE:
+    while len(passes) > 2 and len(json.dumps(passes).encode()) > most:
         one, other, *later = passes
+        kept = ("created", "engine", "versions", "outputs", "files")
         both = {
-            "created": one["created"],
-            "engine": one["engine"],
-            "versions": one["versions"],
-            "outputs": one["outputs"],
+            **{name: one[name] for name in kept if name in one},
             "passes": one.get("passes", 1) + other.get("passes", 1),
-            "images": one["images"] + other["images"],
-            "seconds": round((one["seconds"] or 0) + (other["seconds"] or 0), 3),
+            "images": one.get("images", 0) + other.get("images", 0),
+            "seconds": round((one.get("seconds") or 0) + (other.get("seconds") or 0), 3),
             "images_per_second": None,
-            "files": one["files"],
         }
         passes = [both, *later]
     return passes
@@ -260,10 +264,23 @@ def _create(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any) ->
 
 def _padded(provenance: dict[str, Any], size: int) -> npt.NDArray[np.bytes_]:
     """Return JSON in a field of fixed size, so that the last write changes no structure."""
-    text = json.dumps(provenance).encode()
-    if len(text) > size:
-        raise ValueError(f"provenance: {len(text)} bytes, expected at most {size}.")
+    text = _fitting(provenance, size)
     return np.array(text, dtype=h5py.string_dtype("utf-8", size))
+
+
+def _fitting(provenance: dict[str, Any], size: int) -> bytes:
+    """Return JSON of at most ``size`` bytes: a pass is not lost over the words on it.
+
+    What is left out where they are too many, first earlier passes one by one, is of use to people
+    alone; the cosines are kept with the quantised network too.
+    """
+    passes = summed_up(provenance["passes"], size - 100)
+    for left_out in (None, "cosine", "outputs"):
+        passes = [{name: each[name] for name in each if name != left_out} for each in passes]
+        text = json.dumps({**provenance, "passes": passes}).encode()
+        if len(text) <= size:
+            return text
+    raise ValueError(f"provenance: {len(text)} bytes, expected at most {size}.")
 
 
 def _sync(path: Path) -> None:

@@ -42,6 +42,10 @@ Positions = npt.NDArray[np.int64]
 """Numbers of images, or of rows, counted from 0."""
 
 
+class DamagedStoreError(StoreError):
+    """A store that is not as it was written: worth nothing, unlike one in use, or no store."""
+
+
 class Store:
     """A complete store, open for reading.
 
@@ -88,6 +92,7 @@ class Store:
         self.path = Path(path)
         self._file = self.path.absolute()
         with opened(self.path, "r") as file, naming_damage(self.path):
+            self._state = _state(self._file)
             check_layout(file, self.path)
             self.backbone: dict[str, Any] = read_json(file, "backbone", self.path)
             self.dataset: dict[str, Any] = read_json(file, "dataset", self.path)
@@ -99,7 +104,7 @@ class Store:
             self.rows = {name: file[f"rows/{name}"][()] for name in ROW_FIELDS}
             self._row_checksum: npt.NDArray[np.uint32] = file["rows/checksum"][()]
         if fingerprint(self.backbone) != self.fingerprint:
-            raise StoreError(
+            raise DamagedStoreError(
                 f"{self.path}: its fingerprint is not that of its backbone, expected equal ones. "
                 "The file is damaged: extract it again with --overwrite."
             )
@@ -138,12 +143,12 @@ class Store:
     @property
     def group(self) -> npt.NDArray[np.str_]:
         """What must not be split, str (n,); empty where there is no such thing."""
-        return np.char.decode(self.rows["group"], "utf-8")
+        return np.char.decode(self.rows["group"], "utf-8", "replace")
 
     @property
     def source(self) -> npt.NDArray[np.str_]:
         """Row numbers or relative file paths, str (n,)."""
-        return np.char.decode(self.rows["source"], "utf-8")
+        return np.char.decode(self.rows["source"], "utf-8", "replace")
 
     @property
     def digest(self) -> npt.NDArray[np.uint8]:
@@ -214,8 +219,15 @@ class Store:
         """Return a DataFrame, a line a row: source, image, emotion and usage as words, group.
 
         Where a row has no emotion, usage or group the cell is missing (NA).
+
+        Raises
+        ------
+        StoreError
+            When labels are not what was written; the message names the rows.
         """
         import pandas as pd
+
+        self.check_labels()
 
         def words(ids: npt.NDArray[np.int8], names: Sequence[str]) -> "pd.Categorical[str]":
             return pd.Categorical.from_codes(ids, categories=pd.Index(names))
@@ -233,14 +245,14 @@ class Store:
 
     def known(self) -> npt.NDArray[np.int64]:
         """Return of each image how many of the outputs are intact, int64 (m,): the first ones."""
-        with opened(self._file, "r") as file, naming_damage(self.path):
+        with self._opened_again() as file:
             return known_outputs(file)
 
     def read_images(
         self, images: Positions, outputs: Sequence[str]
     ) -> dict[str, npt.NDArray[np.float32]]:
         """Return outputs of images by position, float32 (k, d) each, unchecked."""
-        with opened(self._file, "r") as file, naming_damage(self.path):
+        with self._opened_again() as file:
             return {
                 name: read_images(file[f"images/embeddings/{name}"], images) for name in outputs
             }
@@ -262,6 +274,17 @@ class Store:
             When they are not; the message names the rows.
         """
         self._refuse_damaged(np.flatnonzero(~self._intact_rows))
+
+    @contextmanager
+    def _opened_again(self) -> Iterator[h5py.File]:
+        """Open the file, whose images are those in memory only while nobody replaces it."""
+        with opened(self._file, "r") as file, naming_damage(self.path):
+            if _state(self._file) != self._state:
+                raise StoreError(
+                    f"{self.path}: changed since it was opened, expected the same file. "
+                    "Open it again."
+                )
+            yield file
 
     def _refuse_damaged(self, rows: Positions) -> None:
         if len(rows):
@@ -295,6 +318,12 @@ def find_store(path: Path | None, folder: Path = CACHE) -> Store:
         )
     names = ", ".join(str(each) for each in found)
     raise StoreError(f"{folder}: {len(found)} stores, expected one. Name one of {names}.")
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """Return what tells a file from one that took its place or was written since."""
+    said = path.stat()
+    return said.st_ino, said.st_size, said.st_mtime_ns
 
 
 def dimensions(file: h5py.File) -> dict[str, int]:
@@ -430,7 +459,7 @@ def naming_damage(path: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the system's word (disk full, no permission), not HDF5's
         reason = (str(error).strip("\"'").splitlines() or ["unreadable"])[0]
-        raise StoreError(
+        raise DamagedStoreError(
             f"{path}: cannot be read as a store ({reason}), expected an HDF5 file of "
             "fer-features. It may be cut short or damaged: extract it again with --overwrite."
         ) from error
@@ -456,15 +485,15 @@ def check_layout(file: h5py.File, path: Path) -> None:
             raise _damaged(path, f"group {name} is missing")
     outputs = read_json(file, "outputs", path, list)
     named = all(isinstance(name, str) and name and "/" not in name for name in outputs)
-    if not named or outputs[:1] != [FINAL] or set(outputs) != set(file["images/embeddings"]):
+    if not named or outputs[:1] != [FINAL] or sorted(outputs) != sorted(file["images/embeddings"]):
         raise _damaged(path, "outputs are not those of its attribute")
     m, n = _length(file, "images/digest"), _length(file, "rows/image")
     layout = {
         "images/digest": ("u1", (m, 32)),
         "images/checksum": ("u4", (m,)),
-        "rows/checksum": ("u4", (n,)),
         **{f"images/embeddings/{name}": ("f4", (m, None)) for name in outputs},
         **{f"rows/{name}": (kind, (n,)) for name, kind in ROW_FIELDS.items()},
+        "rows/checksum": ("u4", (n,)),
     }
     for name, (kind, shape) in layout.items():
         _check_dataset(file, path, name, kind, shape)
@@ -499,8 +528,8 @@ def _check_dataset(
         raise _damaged(path, f"dataset {name} does not lie whole in the file")
 
 
-def _damaged(path: Path, what: str) -> StoreError:
-    return StoreError(
+def _damaged(path: Path, what: str) -> DamagedStoreError:
+    return DamagedStoreError(
         f"{path}: {what}, expected a store as specified. The file is damaged: extract it again "
         "with --overwrite."
     )

@@ -203,6 +203,7 @@ def _experiment(data: Data, fits: Sequence[Fit], sizes: Sequence[int]) -> dict[s
         "rows": _rows_digest(data),
         "split": data.split,
         "fingerprint": data.store["fingerprint"],
+        "features": data.store["features"],
         "source": data.store["dataset"]["sha256"],
         "settings": settings,
         "seeds": seeds,

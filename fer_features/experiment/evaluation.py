@@ -113,6 +113,7 @@ def evaluate(head: Any, data: "Data", *, test: bool = True) -> "Result":
         seconds=plain({"fit": fit_seconds, "predict": predict_seconds}),
         store=plain(data.store),
         fingerprint=str(data.store["fingerprint"]),
+        features=str(data.store["features"]),
         outputs=outputs,
         versions=environment(),
         predictions=pd.concat(parts.values(), ignore_index=True),
@@ -146,9 +147,12 @@ class Result:
     seconds : dict
         Wall-clock seconds: ``fit``, and ``predict`` for the validation and test rows.
     store : dict
-        Name, fingerprint, backbone, dataset and provenance of the embeddings, as ``Data.store``.
+        Where the embeddings come from, as ``Data.store``: name, path, features, fingerprint,
+        backbone, dataset and provenance.
     fingerprint : str
         The backbone's fingerprint.
+    features : str
+        Which of its outputs the head was given: ``"final"``, or layers joined by ``+``.
     outputs : list of str
         Classes in the order of the columns that ``head.keras`` puts out.
     versions : dict
@@ -170,6 +174,7 @@ class Result:
     seconds: dict[str, Any]
     store: dict[str, Any] = field(repr=False)
     fingerprint: str
+    features: str
     outputs: list[str]
     versions: dict[str, Any] = field(repr=False)
     predictions: pd.DataFrame = field(repr=False)

@@ -36,6 +36,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "seconds": dict,
     "store": dict,
     "fingerprint": str,
+    "features": str,
     "outputs": list,
     "versions": dict,
 }
@@ -103,7 +104,7 @@ def update_run(folder: Path, document: Mapping[str, Any], predictions: pd.DataFr
         The folder holds no run or another one, or cannot be written.
     """
     there = _read_metrics(folder)
-    for name in ("head", "params", "seed", "task", "fingerprint"):
+    for name in ("head", "params", "seed", "task", "fingerprint", "features"):
         if there[name] != plain(document[name]):
             raise RunError(f"{folder}: a run with another {name}, expected the same fit's.")
     new = folder / f".{uuid.uuid4().hex[:8]}.partial"

@@ -86,7 +86,7 @@ class Data:
         ``images``, and how many of those are ``disagreeing``).
     store : dict
         Ready for JSON: where the embeddings come from (``name``, ``path``, ``features``,
-        ``fingerprint``, ``backbone``, ``dataset``, ``provenance``).
+        ``outputs``, ``fingerprint``, ``backbone``, ``dataset``, ``provenance``).
     """
 
     task: "Task"
@@ -248,6 +248,7 @@ class Task:
             "name": store.path.name,
             "path": str(store.path.absolute()),
             "features": "+".join(outputs),
+            "outputs": list(store.outputs),
             "fingerprint": store.fingerprint,
             "backbone": store.backbone,
             "dataset": store.dataset,

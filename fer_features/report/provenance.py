@@ -10,7 +10,7 @@ from fer_features.experiment.classes import DEFAULT_CLASSES
 from fer_features.experiment.evaluation import Result
 from fer_features.experiment.heads import HEADS
 from fer_features.experiment.task import Task
-from fer_features.report.summary import Section, distinct, value_said
+from fer_features.report.summary import Section, distinct, stores, value_said
 from fer_features.report.tables import NOTHING, Cell, Table, facts
 
 
@@ -49,24 +49,22 @@ def fits_table(section: Section) -> Table:
 
 
 def pass_note(results: Sequence[Result]) -> list[str]:
-    """Say what each pass of a backbone cost; every fit reuses it."""
+    """Say what the passes of a backbone cost; every fit reuses them."""
     said = []
-    for store in distinct(result.store for result in results):
-        made = store.get("provenance", {})
-        images, seconds, rate = (made.get(k) for k in ("images", "seconds", "images_per_second"))
-        if images is None or seconds is None:
+    for store in stores(results):
+        passes = _timed_passes(store)
+        if not passes:
             said.append(f"What the pass behind {store.get('name')} cost is not recorded.")
             continue
+        images, seconds = (sum(made[key] for made in passes) for key in ("images", "seconds"))
+        rate = _rate(store)
         speed = "" if rate is None else f", {rate:,.1f} images a second"
-        kept = [
-            f"{made[key]:,} were {how}"
-            for key, how in _KEPT.items()
-            if isinstance(made.get(key), int) and made[key] > 0
-        ]
+        kept = sum(made.get("resumed", 0) for made in passes)
+        more = f"; {kept:,} were kept from a pass that was stopped" if kept else ""
+        often = "once" if len(passes) == 1 else f"in {len(passes)} passes"
         said.append(
-            f"The backbone ran once over {images:,} distinct images in {seconds:,.1f} s{speed} "
-            f"({store.get('name')}{''.join('; ' + each for each in kept)}). "
-            "Every fit reuses what it said."
+            f"The backbone ran {often} over {images:,} distinct images in {seconds:,.1f} s{speed} "
+            f"({store.get('name')}{more}). Every fit reuses what it said."
         )
     return said
 
@@ -103,15 +101,15 @@ def cost_note(section: Section) -> str:
     """Say what the same fits would have cost with the backbone in every epoch, as computed."""
     results = [result for own in _by_head(section).values() for result in own]
     computed = _computed(results)
-    passes = [store.get("provenance", {}) for store in distinct(r.store for r in results)]
-    once = sum(made.get("seconds") or 0.0 for made in passes)
+    found = stores(results)
+    once = sum(made["seconds"] for store in found for made in _timed_passes(store))
     if computed is None or not once:
         return (
             "What the backbone in every epoch would have cost cannot be computed: no rate is known."
         )
     fitted = sum(result.seconds.get("fit") or 0.0 for result in results)
     times = computed / (once + fitted)
-    rates = " and ".join(f"{made['images_per_second']:,.1f}" for made in passes)
+    rates = " and ".join(f"{_rate(store):,.1f}" for store in found)
     verdict = (
         f"{times:,.0f} times less"
         if times >= 2
@@ -129,9 +127,9 @@ def cost_note(section: Section) -> str:
 
 def commands(section: Section, command: str | None) -> list[str]:
     """Return the command lines that give the same again."""
-    stores = distinct(group.results[0].store for group in section.groups)
+    made = stores(group.results[0] for group in section.groups)
     lines = ["# The embeddings:"]
-    lines += [f"fer-extract SOURCE -o {_path(store)}{_extract_options(store)}" for store in stores]
+    lines += [f"fer-extract SOURCE -o {_path(store)}{_extract_options(store)}" for store in made]
     if command is not None:
         lines += ["# This report, as it was called:", command]
     lines.append("# One fit of each head here:")
@@ -140,7 +138,7 @@ def commands(section: Section, command: str | None) -> list[str]:
         given = _head_options(result)
         if given is not None:
             lines.append(
-                f"fer-fit-head {_path(result.store)} --head {result.head}{given}"
+                f"fer-fit-head {_path(result.store)}{_features(result)} --head {result.head}{given}"
                 f"{_task_options(result)} --seed {result.seed or 0}"
             )
     return lines
@@ -162,15 +160,30 @@ def provenance_tables(section: Section) -> list[Table]:
         facts("Versions and machine", each)
         for each in distinct(result.versions for result in results)
     ]
-    for store in distinct(result.store for result in results):
+    for store in stores(results):
         stated = {"file": store.get("name"), "fingerprint": store.get("fingerprint")}
-        for part, shown in (("backbone", "backbone"), ("dataset", "data"), ("provenance", "pass")):
+        for part in ("backbone", "dataset"):
+            shown = "data" if part == "dataset" else part
             stated |= {f"{shown}: {k.replace('_', ' ')}": v for k, v in store.get(part, {}).items()}
+        for number, made in enumerate(store.get("provenance", {}).get("passes", []), start=1):
+            # Where files lay is no reader's business.
+            told = {name: value for name, value in made.items() if name != "files"}
+            stated |= {f"pass {number}: {k.replace('_', ' ')}": v for k, v in told.items()}
         tables.append(facts("Embeddings", stated))
     return tables
 
 
-_KEPT = {"resumed": "kept from a pass that was stopped", "reused": "taken from an older store"}
+def _timed_passes(store: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the passes behind a store of which it is known what they cost."""
+    passes = store.get("provenance", {}).get("passes", [])
+    return [made for made in passes if made.get("seconds") is not None]
+
+
+def _rate(store: dict[str, Any]) -> float | None:
+    """Return the images a second of the pass over most images; None if none is recorded."""
+    passes = [made for made in _timed_passes(store) if made.get("images_per_second")]
+    longest = max(passes, key=lambda made: made["images"], default=None)
+    return None if longest is None else float(longest["images_per_second"])
 
 
 def _by_head(section: Section) -> dict[str, list[Result]]:
@@ -190,7 +203,7 @@ def _computed(results: Sequence[Result]) -> float | None:
     """Return the seconds that fits would take with the backbone in each pass over their images."""
     seconds = 0.0
     for result in results:
-        rate = result.store.get("provenance", {}).get("images_per_second")
+        rate = _rate(result.store)
         if not rate:
             return None
         sizes = result.split.get("sizes", {})
@@ -213,13 +226,28 @@ def _path(store: dict[str, Any]) -> str:
 
 
 def _extract_options(store: dict[str, Any]) -> str:
-    weights = str(store.get("backbone", {}).get("weights", "imagenet")).partition("@")[0]
-    said = f" --weights {'FILE' if weights.startswith('sha256:') else weights}"
-    precision = store.get("backbone", {}).get("precision", "float32")
+    backbone, dataset = store.get("backbone", {}), store.get("dataset", {})
+    network = str(backbone.get("backbone", ""))
+    weights = str(backbone.get("weights", "imagenet")).partition("@")[0]
+    said = f" --backbone {'FILE.keras' if network.startswith('sha256:') else network}"
+    if not network.startswith("sha256:"):
+        said += f" --weights {'FILE' if weights.startswith('sha256:') else weights}"
+    if backbone.get("input_size") is not None:
+        said += f" --input-size {backbone['input_size']}"
+    layers = [name for name in store.get("outputs", []) if name != "final"]
+    said += f" --layers {','.join(layers)}" if layers else ""
+    precision = backbone.get("precision", "float32")
     said += "" if precision == "float32" else f" --precision {precision}"
-    limit = store.get("dataset", {}).get("limit")
+    height, _, channels = backbone.get("image", (48, 48, 1))
+    said += "" if height == 48 else f" --image-size {height}"
+    said += " --color" if channels == 3 else ""
+    limit = dataset.get("limit")
     said += "" if limit is None else f" --limit {limit}"
-    return said + (" --skip-bad" if store.get("dataset", {}).get("skipped") else "")
+    return said + (" --skip-bad" if dataset.get("skipped") else "")
+
+
+def _features(result: Result) -> str:
+    return "" if result.features == "final" else f" --features {shlex.quote(result.features)}"
 
 
 def _head_options(result: Result) -> str | None:

@@ -80,6 +80,7 @@ def _head(group: Group) -> dict[str, Any]:
         "params": first.params,
         "seeds": [result.seed for result in group.results],
         "fingerprint": first.fingerprint,
+        "features": first.features,
         "split": first.split,
         "scores": {split: _scores(group, split) for split in ("validation", "test")},
         "errors_by_emotion": {

@@ -184,6 +184,14 @@ def distinct(values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({key(value): value for value in values}.values())
 
 
+def stores(results: Iterable[Result]) -> list[dict[str, Any]]:
+    """Return the stores that fits are of, each once, whichever of its features they were given."""
+    return distinct(
+        {name: value for name, value in result.store.items() if name != "features"}
+        for result in results
+    )
+
+
 def key(value: Any) -> str:
     """Return a text that equal values share, 1 and 1.0 among them."""
     return json.dumps(_as_floats(value), sort_keys=True)
@@ -198,7 +206,7 @@ def _as_floats(value: Any) -> Any:
 
 
 def _group_key(result: Result) -> str:
-    return key([result.head, result.params, result.split, result.fingerprint])
+    return key([result.head, result.params, result.split, result.fingerprint, result.features])
 
 
 def _grouped(results: Iterable[Result]) -> dict[str, list[Result]]:
@@ -210,9 +218,10 @@ def _grouped(results: Iterable[Result]) -> dict[str, list[Result]]:
 
 
 def _origin(result: Result) -> str:
-    """Return what fits of one comparison share: classes, split and network."""
+    """Return what fits of one comparison share: classes, split, network and features."""
     split = {name: v for name, v in result.split.items() if name not in ("train_part", "sizes")}
-    return key([list(result.task["classes"].items()), split, result.fingerprint])
+    origin = [split, result.fingerprint, result.features]
+    return key([list(result.task["classes"].items()), *origin])
 
 
 def _setting(result: Result) -> str:
@@ -251,6 +260,7 @@ def _origins(result: Result) -> dict[str, str]:
     split = result.split
     return {
         "backbone": result.fingerprint[:8],
+        "features": result.features,
         "split": f"{split.get('protocol')}",
         "split seed": f"{split.get('seed')}",
         "duplicates": f"{split.get('duplicates')}",

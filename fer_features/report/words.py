@@ -1,6 +1,7 @@
 """The sentences of a report: the answer on top, how far to trust it, and what else it shows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def notices(results: Sequence[Result], parts: Sequence[Section]) -> list[str]:
     found = []
     backbones = [result.store.get("backbone", {}) for result in results]
     random = sum(str(each.get("weights", "")).startswith("random") for each in backbones)
-    tiny = sum(each.get("architecture") == "tiny" for each in backbones)
+    tiny = sum(each.get("backbone") == "tiny" for each in backbones)
     if random:
         which = "" if random == len(results) else f" in {random} of {len(results)} fits"
         found.append(
@@ -118,11 +119,10 @@ def notices(results: Sequence[Result], parts: Sequence[Section]) -> list[str]:
     if tiny:
         which = "" if tiny == len(results) else f" in {tiny} of {len(results)} fits"
         found.append(
-            f"Tiny backbone{which}: the three-layer network that tests run on, "
-            "not InceptionResNetV2."
+            f"Tiny backbone{which}: the three-layer network that tests run on, not one that "
+            "anybody would use."
         )
-    cosines = [result.store.get("provenance", {}).get("cosine") or {} for result in results]
-    far = [each["centred"]["median"] for each in cosines if each.get("warns")]
+    far = [low for result in results if (low := _far_from_float32(result.store)) is not None]
     if far:
         which = "" if len(far) == len(results) else f" in {len(far)} of {len(results)} fits"
         found.append(
@@ -136,6 +136,18 @@ def notices(results: Sequence[Result], parts: Sequence[Section]) -> list[str]:
             "against one of another section."
         )
     return found
+
+
+def _far_from_float32(store: Mapping[str, Any]) -> float | None:
+    """Return the least centred cosine of a store's int8 features that warns, None if none does."""
+    features = str(store.get("features", "final")).split("+")
+    low = [
+        cosine["centred"]["median"]
+        for made in store.get("provenance", {}).get("passes", [])
+        for output, cosine in made.get("cosine", {}).items()
+        if output in features and cosine["warns"]
+    ]
+    return min(low, default=None)
 
 
 def pairs_note(section: Section) -> str:

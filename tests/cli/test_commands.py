@@ -67,6 +67,10 @@ def test_every_option_is_documented() -> None:
                 assert parameter.help, f"{module.__name__} {parameter.name}"
 
 
+TINY_CALL = [
+    "fer-extract", "faces.csv", "--backbone", "tiny", "--weights", "random", "-o", "cache/faces.h5"
+]  # fmt: skip
+
 BAD_CALLS = [
     (["fer-extract", "missing.csv"], "missing.csv: no such file"),
     (["fer-extract", "faces.csv", "--weights", "imagnet"], "Did you mean imagenet"),
@@ -77,7 +81,29 @@ BAD_CALLS = [
     (["fer-extract", "faces.csv", "--wieghts", "random"], "--weights"),
     (["fer-extract", "faces.csv", "--weights", "random", "-o", "faces.csv"], "no HDF5 file"),
     (["fer-extract", "faces.csv", "--weights", "random", "-o", "cache"], "a folder, expected"),
-    (["fer-extract", "faces.csv", "--weights", "random", "-o", "cache/faces.h5"], "architecture"),
+    (
+        ["fer-extract", "faces.csv", "--weights", "random", "-o", "cache/faces.h5"],
+        "made with backbone tiny, expected InceptionResNetV2. Choose another output with -o",
+    ),
+    ([*TINY_CALL, "--weights", "random:1"], "made with weights random:0@"),
+    ([*TINY_CALL, "--layers", "tow_relu"], "Did you mean two_relu?"),
+    ([*TINY_CALL, "--layers", "one,final"], "final is always kept"),
+    ([*TINY_CALL, "--layers", "one,,three"], "found none between two commas"),
+    ([*TINY_CALL, "--input-size", "31"], "expected a whole number of pixels from 32"),
+    ([*TINY_CALL, "--limit", "50"], "holds 598 images, of which this source (faces) lacks 548"),
+    ([*TINY_CALL, "--image-size", "64"], "48"),
+    ([*TINY_CALL, "--precision", "int8", "--engine", "tensorflow"], "needs the openvino engine"),
+    ([*TINY_CALL, "--workers", "2", "--dask", "tcp://x:1"], "--workers and --dask"),
+    (["fer-extract", "faces.csv", "--backbone", "EficientNetB0"], "Did you mean EfficientNetB0?"),
+    (["fer-extract", "faces.csv", "--backbone", "faces.csv"], "no .keras file"),
+    (["fer-extract", "faces.csv", "--backbone", "tiny", "-o", "x.h5"], "expected random:SEED"),
+    (["fer-extract", "--backbones", "EficientNetB0"], "Did you mean EfficientNetB0?"),
+    (
+        ["fer-extract", *TINY_CALL[1:4], "--weights", "random", "-o", "none.h5", "--repair"],
+        "none.h5: no such file, expected a store to repair",
+    ),
+    (["fer-extract", "cache", "--verify"], "cache: a folder, expected a store"),
+    (["fer-extract", "none.h5", "--verify"], "none.h5: no such file, expected a store"),
     (
         ["fer-extract", "faces.csv", "--weights", "random", "-o", "faces.csv/x.h5"],
         "embeddings there",
@@ -162,12 +188,57 @@ def test_verify_tells_an_intact_store_from_a_damaged_one(home: Path, tmp_path: P
     path = tmp_path / "faces.h5"
     path.write_bytes((home / "cache" / "faces.h5").read_bytes())
     said = called("fer-extract", path, "--verify", cwd=tmp_path)
-    assert (said.returncode, said.stdout) == (0, f"{path}: 600 rows intact\n")
+    assert (said.returncode, said.stdout) == (0, f"{path}: 600 rows and 598 images intact\n")
     with h5py.File(path, "r+") as file:
-        file["embeddings"][17, 0] += 1
+        file["images/embeddings/final"][16, 0] += 1
+    said = called("fer-extract", path, "--verify", cwd=tmp_path)
+    assert (said.returncode, said.stdout) == (1, "")
+    expected = f"Error: {path}: row 17 is damaged (source: 18). Mend it with fer-extract SOURCE"
+    assert said.stderr == f"{expected} -o {path} --repair.\n"
+    with h5py.File(path, "r+") as file:
+        file["rows/source"][20] = b"\xff"  # no text any more
     said = called("fer-extract", path, "--verify", cwd=tmp_path)
     assert said.returncode == 1
-    assert "row 17 is damaged (source: 18)" in said.stderr
+    assert "rows 17, 20 are damaged (source: 18, \N{REPLACEMENT CHARACTER})" in said.stderr
+    remedy = [*TINY_CALL[1:-1], path, "--repair"]  # as the message says
+    assert called("fer-extract", *remedy, cwd=home).returncode == 0
+    assert called("fer-extract", path, "--verify", cwd=tmp_path).returncode == 0
+    assert len(Store(path)) == 600
+
+
+def test_layers_are_added_and_a_limit_goes_to_a_store_of_its_own(tmp_path: Path) -> None:
+    write_csv(tmp_path / "faces.csv", noise_faces(40))
+    call = ["faces.csv", "--backbone", "tiny", "--weights", "random"]
+    end = f"tiny-{TINY.fingerprint[:8]}.h5"
+
+    def last_line(*more: object) -> str:
+        said = called("fer-extract", *call, *more, cwd=tmp_path)
+        assert said.returncode == 0, said.stderr
+        return said.stdout
+
+    assert last_line() == f"cache/faces-{end}: 40 rows, 38 distinct images, final 16\n"
+    whole = Store(tmp_path / "cache" / f"faces-{end}").embeddings()
+    added = last_line("--layers", "one,three")
+    assert added == f"cache/faces-{end}: 40 rows, 38 distinct images, final 16, one 8, three 16\n"
+    assert (Store(tmp_path / "cache" / f"faces-{end}").embeddings() == whole).all()
+    limited = last_line("--limit", "10", "--quiet")
+    assert limited.startswith(f"cache/faces-limit10-{end}: 10 rows, ")
+    again = called("fer-extract", *call, "--layers", "one,three", cwd=tmp_path)
+    assert again.stdout == added
+    assert "nothing to compute" in again.stderr
+
+
+def test_networks_and_their_layers_are_listed(tmp_path: Path) -> None:
+    said = called("fer-extract", "--backbones", cwd=tmp_path)
+    assert said.returncode == 0
+    assert re.search(r"^InceptionResNetV2 +1,536 +139 +54,336,736$", said.stdout, re.MULTILINE)
+    assert "tiny" not in said.stdout
+    said = called("fer-extract", "--backbones", "tiny", cwd=tmp_path)
+    assert said.returncode == 0
+    lines = {line.split()[0]: line.split()[1:] for line in said.stdout.splitlines() if line}
+    assert lines["one"][:2] == ["8", "15x15"]
+    assert lines["three"][:2] == ["16", "3x3"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_whole_way_from_faces_to_a_report(tmp_path: Path) -> None:
@@ -178,7 +249,8 @@ def test_the_whole_way_from_faces_to_a_report(tmp_path: Path) -> None:
     assert first.returncode == 0, first.stderr
     [path] = (tmp_path / "cache").glob("*.h5")
     store = Store(path)
-    assert store.dimension == 1536
+    assert store.dimensions == {"final": 1536}
+    assert path.name == f"faces-InceptionResNetV2-{store.fingerprint[:8]}.h5"
     assert store.verify() == []
     again = command("fer-extract", "faces.csv", "--weights", "random", cwd=tmp_path)
     assert again.stdout == first.stdout

@@ -1,193 +1,798 @@
-"""The backbone: its identity, its weights, and that it computes what the original did."""
+"""The backbone: its identity, the Keras files it can be, and the model that it stands for."""
 
+import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from support import TINY, noise_faces
+from support import TINY, called, noise_faces
 
 from fer_features import BackboneSpec
-from fer_features.embedding import weights as weights_files
-from fer_features.embedding.backbone import build_network, check_weights
-from fer_features.embedding.engines import load_engine
-from fer_features.errors import WeightsError
+from fer_features.embedding.backbone import check_files, fingerprint
+from fer_features.embedding.network import (
+    build_model,
+    interpolation,
+    layers_worth_keeping,
+    load_network,
+)
+from fer_features.embedding.weights import inspect_keras_file, load_keras_file
+from fer_features.errors import BackboneError
 
+RANDOM = BackboneSpec(weights="random:0")
 PIXELS = noise_faces(6, copies=False).pixels
 
 
-@pytest.fixture(scope="module")
-def weights_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seeded weights of the real network in both of Keras's layouts, written by Keras."""
-    import keras
-    from keras.src.legacy.saving import legacy_h5_format
-
-    folder = tmp_path_factory.mktemp("weights")
-    network = build_network(BackboneSpec(weights="random:3"))
-    rng = np.random.default_rng(0)
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            # Trained statistics are not 0 and 1, and folding them must not depend on that.
-            layer.beta.assign(rng.normal(0, 0.1, layer.beta.shape))
-            layer.moving_mean.assign(rng.normal(0, 0.1, layer.beta.shape))
-            layer.moving_variance.assign(rng.uniform(0.5, 1.5, layer.beta.shape))
-    network.save_weights(folder / "new.weights.h5")
-    with h5py.File(folder / "legacy_notop.h5", "w") as file:
-        legacy_h5_format.save_weights_to_hdf5_group(file, network)
-    return folder
+def embedded(spec: BackboneSpec, pixels: np.ndarray = PIXELS) -> dict[str, np.ndarray]:
+    said = build_model(spec)(pixels, training=False)
+    return {name: np.asarray(values) for name, values in said.items()}
 
 
-@pytest.fixture(scope="module")
-def original(weights_dir: Path) -> np.ndarray:
-    """The original's preprocessing, then Keras's own network and pooling."""
-    import keras
+def close(one: np.ndarray, other: np.ndarray, share: float) -> bool:
+    """Tell whether two arrays differ by a share of the largest number at most."""
+    assert one.shape == other.shape
+    return bool(np.abs(one - other).max() <= share * np.abs(other).max() > 0)
+
+
+def fed(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Return what a Keras file is given, by TensorFlow's own resizing: (n, size, size, 3)."""
     import tensorflow as tf
 
-    images = tf.image.resize(PIXELS[..., None].astype(np.int32), (139, 139))
-    images = np.repeat(images.numpy().astype(np.float32), 3, axis=-1)
-    images = keras.applications.inception_resnet_v2.preprocess_input(images)
-    network = keras.applications.InceptionResNetV2(
-        include_top=False, weights=None, input_shape=(139, 139, 3)
-    )
-    network.load_weights(weights_dir / "legacy_notop.h5")
-    return network.predict(images, verbose=0).mean(axis=(1, 2))
+    images = pixels[..., None] if pixels.ndim == 3 else pixels
+    images = tf.image.resize(images.astype(np.float32), (size, size)).numpy()
+    return np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
 
 
-@pytest.mark.parametrize(
-    ("engine", "name"), [("tensorflow", "legacy_notop.h5"), ("openvino", "new.weights.h5")]
-)
-def test_embeddings_equal_the_original_preprocessing_and_keras_network(
-    weights_dir: Path, original: np.ndarray, engine: str, name: str
-) -> None:
-    spec = BackboneSpec(weights=str(weights_dir / name))
-    embeddings = load_engine(spec, engine, weights_dir)(PIXELS)
-    assert embeddings.shape == (6, 1536)
-    assert embeddings.dtype == np.float32
-    # Engines are held to 1e-5 of each other, so each to half of that of the original.
-    assert np.abs(embeddings - original).max() <= 5e-6 * np.abs(original).max()
-    assert embeddings.std(axis=0).max() > 0
-
-
-def test_a_weights_file_is_identified_by_its_content(weights_dir: Path, tmp_path: Path) -> None:
-    one = weights_dir / "legacy_notop.h5"
-    other = tmp_path / "copy.h5"
-    other.write_bytes(one.read_bytes())
-    assert BackboneSpec(weights=str(one)) == BackboneSpec(weights=str(other))
-    assert BackboneSpec(weights=str(one)).fingerprint != BackboneSpec().fingerprint
-    assert BackboneSpec(weights=str(one)).weights.startswith("sha256:")
-
-
-def test_a_weights_file_cut_short_is_refused(weights_dir: Path, tmp_path: Path) -> None:
-    cut = tmp_path / "cut_notop.h5"
-    cut.write_bytes((weights_dir / "legacy_notop.h5").read_bytes()[:50_000_000])
-    with pytest.raises(WeightsError, match=r"cut_notop\.h5: cannot be read .* download it again"):
-        check_weights(BackboneSpec(weights=str(cut)))
-
-
-def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "other.weights.h5"
-    build_network(TINY).save_weights(path)
-    with pytest.raises(WeightsError, match=r"8 arrays .* expected 896 with 54,336,736"):
-        check_weights(BackboneSpec(weights=str(path)))
-
-
-def test_weights_that_are_not_finite_are_refused(weights_dir: Path, tmp_path: Path) -> None:
-    path = tmp_path / "nan_notop.h5"
-    path.write_bytes((weights_dir / "legacy_notop.h5").read_bytes())
-    with h5py.File(path, "r+") as file:
-        names: list[str] = []
-        file.visititems(
-            lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
-        )
-        file[names[400]][...] = np.nan
-    with pytest.raises(WeightsError, match="not finite"):
-        check_weights(BackboneSpec(weights=str(path)))
-
-
-@pytest.mark.parametrize(
-    ("weights", "message"),
-    [
-        ("imagnet", "Did you mean imagenet"),
-        ("random:x", r"random:x: no seed, expected a whole number such as random:1"),
-        ("missing.h5", r"missing\.h5: No such file"),
-    ],
-)
-def test_unknown_weights_are_refused_with_what_is_known(weights: str, message: str) -> None:
-    with pytest.raises(WeightsError, match=message):
-        BackboneSpec(weights=weights)
-
-
-def test_a_file_that_is_no_hdf5_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "text.h5").write_text("weights")
-    with pytest.raises(WeightsError, match=r"text\.h5: cannot be read as an HDF5"):
-        check_weights(BackboneSpec(weights=str(tmp_path / "text.h5")))
-
-
-def test_without_a_network_imagenet_fails_in_seconds_without_tensorflow(tmp_path: Path) -> None:
-    code = (
-        "import sys; from fer_features.embedding.weights import find_imagenet\n"
-        "try: find_imagenet()\n"
-        "except Exception as error: print(type(error).__name__, error, 'tensorflow' in sys.modules)"
-    )
-    # Port 9 of this machine refuses connections, which is what no network looks like.
-    env = {**os.environ, "KERAS_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9"}
-    said = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120
-    )
-    assert said.stdout.startswith("WeightsError ImageNet weights: cannot be downloaded")
-    assert f"{tmp_path}/models, or pass its path as --weights FILE" in said.stdout
-    assert said.stdout.endswith("False\n")
-
-
-def test_a_damaged_download_of_imagenet_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    path = weights_files.imagenet_path()
-    path.parent.mkdir()
-    path.write_bytes(b"not the weights")
-    with pytest.raises(WeightsError, match="not the published ImageNet weights"):
-        check_weights(BackboneSpec())
-
-
-def test_equal_specs_have_equal_fingerprints_and_each_field_matters() -> None:
-    spec = BackboneSpec(weights="random:0")
-    assert spec == BackboneSpec(weights="random") == BackboneSpec(weights=spec.weights)
-    others = [
-        BackboneSpec(weights="random:1"),
-        BackboneSpec(weights="imagenet"),
-        BackboneSpec(weights="random:0", input_size=150),
-        TINY,
+def chain(keras: Any, side: int | None, end: str, sequential: bool = False) -> Any:
+    """Build a small network of seeded weights that ends in a vector, a map or tokens."""
+    layers = keras.layers
+    parts = [
+        keras.Input((side, side, 3)),
+        layers.Rescaling(1 / 127.5, offset=-1.0),
+        layers.Conv2D(8, 5, strides=4, activation="relu", name="one"),
+        layers.BatchNormalization(name="bn"),
+        layers.Conv2D(12, 3, padding="same", activation="gelu", name="two"),
     ]
-    assert len({spec.fingerprint, *(other.fingerprint for other in others)}) == 5
+    if end == "vector":
+        parts.append(layers.GlobalAveragePooling2D())
+    elif end == "tokens":
+        parts.append(layers.Reshape((-1, 12)))
+    if sequential:
+        network = keras.Sequential(parts)
+    else:
+        x = parts[0]
+        for part in parts[1:]:
+            x = part(x)
+        network = keras.Model(parts[0], x)
+    rng = np.random.default_rng(0)
+    network.set_weights([rng.uniform(0.1, 0.6, w.shape) for w in network.get_weights()])
+    return network
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("architecture", "vgg"), ("pooling", "max"), ("precision", "float16"), ("input_size", 48)],
-)
-def test_a_spec_of_unknown_values_is_refused(field: str, value: object) -> None:
-    with pytest.raises(WeightsError, match=f"{field}: {value!r}, expected"):
-        BackboneSpec(weights="random", **{field: value})
-
-
-def test_random_weights_depend_on_the_seed_alone(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def free(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of a network that takes any size."""
     import keras
 
-    def embedded(seed: int) -> np.ndarray:
-        spec = BackboneSpec(weights=f"random:{seed}", architecture="tiny")
-        return load_engine(spec, "tensorflow", tmp_path)(PIXELS)
+    path = tmp_path_factory.mktemp("free") / "free.keras"
+    chain(keras, None, "vector").save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def fixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of a network that takes 32 pixels on a side and has a few kinds of layers."""
+    import keras
+
+    path = tmp_path_factory.mktemp("fixed") / "fixed.keras"
+    layers = keras.layers
+    images = keras.Input((32, 32, 3))
+    one = layers.Conv2D(4, 3, padding="same", name="one")(images)
+    two = layers.Activation("relu", name="two")(layers.Add(name="sum")([one, one + 1.0]))
+    seen = layers.GlobalAveragePooling2D(name="pooled")(two)
+    keras.Model(images, layers.Dense(5, name="end")(seen)).save(path)
+    return path
+
+
+# ---- identity --------------------------------------------------------------------------------
+
+
+def test_equal_specs_have_equal_fingerprints_and_each_identity_field_matters() -> None:
+    spec = BackboneSpec("VGG16", weights="random")
+    assert spec == BackboneSpec("vgg16", weights="random:0") == BackboneSpec("VGG16", spec.weights)
+    others = [
+        replace(spec, backbone="VGG19"),
+        replace(spec, weights="random:1"),
+        replace(spec, weights="imagenet"),
+        replace(spec, input_size=150),
+        replace(spec, precision="int8"),
+        replace(spec, precision="int8", quantised="0" * 64),
+        replace(spec, precision="int8", quantised="1" * 64),
+        replace(spec, image=(48, 48, 3)),
+        replace(spec, image=(64, 48, 1)),
+    ]
+    assert len({spec.fingerprint, *(other.fingerprint for other in others)}) == len(others) + 1
+    assert len({spec, *others}) == len(others) + 1
+    version = {**spec.identity, "preprocessing": 2}
+    assert fingerprint(version) != spec.fingerprint
+
+
+def test_which_layers_are_kept_is_not_in_the_identity() -> None:
+    spec = BackboneSpec("VGG16", layers=("block4_pool", "block5_conv3"))
+    assert spec.fingerprint == BackboneSpec("VGG16").fingerprint
+    assert spec.outputs == ("final", "block4_pool", "block5_conv3")
+
+
+def test_the_identity_has_the_keys_of_its_written_form() -> None:
+    keys = ["backbone", "weights", "input_size", "precision", "preprocessing", "image"]
+    assert list(RANDOM.identity) == keys
+    assert list(replace(RANDOM, precision="int8").identity) == keys
+    int8 = replace(RANDOM, precision="int8", quantised="0" * 64)
+    assert list(int8.identity) == [*keys, "quantised"]
+    assert json.loads(json.dumps(RANDOM.identity)) == RANDOM.identity
+    said = json.dumps(RANDOM.identity, sort_keys=True).encode()
+    assert RANDOM.fingerprint == hashlib.sha256(said).hexdigest()
+
+
+def test_the_default_is_the_originals_network_and_size() -> None:
+    assert BackboneSpec().identity == {
+        "backbone": "InceptionResNetV2",
+        "weights": "imagenet",
+        "input_size": 139,
+        "precision": "float32",
+        "preprocessing": 1,
+        "image": [48, 48, 1],
+    }
+
+
+def test_every_field_survives_replacing_and_json(fixed: Path, tmp_path: Path) -> None:
+    numbers = tmp_path / "own.weights.h5"
+    numbers.write_bytes(b"numbers")
+    specs = [
+        BackboneSpec(),
+        TINY,
+        BackboneSpec(
+            "vgg16", str(numbers), 96, ["block4_pool"], "int8", [64, 48, 3], quantised="0" * 64
+        ),
+        BackboneSpec(str(fixed), layers="one,two"),
+    ]
+    for spec in specs:
+        for other in (
+            replace(spec),
+            replace(replace(spec, image=(9, 9, 3)), image=spec.image),
+            BackboneSpec(**json.loads(json.dumps(asdict(spec)))),
+        ):
+            assert other == spec
+            assert asdict(other) == asdict(spec)  # the files too, which do not compare
+            assert other.fingerprint == spec.fingerprint
+    assert specs[2].files == {"weights": str(numbers)}
+    assert specs[3].files == {"backbone": str(fixed)}
+    assert specs[3].layers == ("one", "two")
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("efficientnetv2b0", "EfficientNetV2B0"),
+        ("RESNET50", "ResNet50"),
+        ("vgg16", "VGG16"),
+        ("Tiny", "tiny"),
+    ],
+)
+def test_a_name_is_kept_as_keras_spells_it(given: str, kept: str) -> None:
+    assert BackboneSpec(given, weights="random").backbone == kept
+
+
+def test_a_misspelt_name_is_told_its_nearest_without_tensorflow() -> None:
+    code = (
+        "import sys; from fer_features import BackboneSpec\n"
+        "try: BackboneSpec('EfficentNetB0')\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+        "print({'tensorflow', 'keras'} & set(sys.modules))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert said.stdout == (
+        "BackboneError backbone 'EfficentNetB0': no network of Keras, expected a name such as "
+        "InceptionResNetV2 or the path of a .keras file. Did you mean EfficientNetB0? "
+        "fer-extract --backbones lists them.\nset()\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"precision": "float16"}, "precision: 'float16', expected 'float32' or 'int8'"),
+        ({"preprocessing": 2}, "preprocessing: 2, expected 1"),
+        ({"quantised": "0" * 64}, "quantised: expected with precision int8 alone"),
+        ({"input_size": 74}, r"input_size: 74, expected a whole number of pixels from 75 to 2048"),
+        ({"input_size": 2049}, "input_size: 2049, expected"),
+        ({"input_size": True}, "input_size: True, expected"),
+        ({"input_size": 96.0}, "input_size: 96.0, expected"),
+        ({"image": (48, 48)}, r"image: \(48, 48\), expected height, width"),
+        ({"image": (48, 48, 4)}, r"channels \(1 or 3\)"),
+        ({"image": (0, 48, 1)}, r"image: \(0, 48, 1\)"),
+        ({"layers": ("final",)}, "layer 'final': .*final is always kept. Leave it out"),
+        ({"layers": "one,,two"}, "layer '': .*found none between two commas"),
+        ({"layers": ("a/b",)}, "layer 'a/b': .*Rename the layer"),
+        ({"layers": ("a+b",)}, r"layer 'a\+b'"),
+        ({"backbone": "a" * 5000}, "no network of Keras"),
+        ({"backbone": "a\0b"}, "no network of Keras"),
+        ({"backbone": "a\0b.keras"}, "cannot be read as a .keras file"),
+        ({"backbone": ""}, "no .keras file|no network of Keras"),
+    ],
+)
+def test_a_spec_of_unknown_values_is_refused(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(BackboneError, match=said) as caught:
+        BackboneSpec(**{"weights": "random", **values})
+    assert "\n" not in str(caught.value)
+
+
+# ---- the model -------------------------------------------------------------------------------
+
+SIDES = (1, 2, 3, 7, 32, 48, 100, 224)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_interpolation_equals_tensorflows_resizing(side: int) -> None:
+    import tensorflow as tf
+
+    for size in (1, 2, 5, 31, 48, 96, 139, 224, 299):
+        unit = np.eye(side, dtype=np.float32)[None, :, :, None]
+        expected = tf.image.resize(unit, (size, side)).numpy()[0, :, :, 0]
+        assert np.abs(interpolation(side, size) - expected).max() <= 1e-6
+        assert np.allclose(interpolation(side, size).sum(axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", [(48, 48), (7, 61), (48, 48, 3), (50, 33, 3), (24, 24), (1, 1, 3)])
+def test_faces_of_any_form_are_resized_as_tensorflow_does(
+    form: tuple[int, ...], tmp_path: Path
+) -> None:
+    import keras
+
+    # What this network says are the pixels that it was given.
+    network = keras.Sequential([keras.Input((24, 24, 3)), keras.layers.Flatten()])
+    network.save(tmp_path / "pixels.keras")
+    pixels = np.random.default_rng(0).integers(0, 256, (5, *form), dtype=np.uint8)
+    image = form if len(form) == 3 else (*form, 1)
+    said = embedded(BackboneSpec(str(tmp_path / "pixels.keras"), image=image), pixels)["final"]
+    assert said.dtype == np.float32
+    assert np.abs(said - fed(pixels, 24).reshape(5, -1)).max() <= 1e-6 * 255
+
+
+@pytest.mark.parametrize("end", ["vector", "map", "tokens"])
+@pytest.mark.parametrize("side", [32, None])
+@pytest.mark.parametrize("sequential", [False, True])
+def test_a_keras_file_computes_what_keras_does_of_faces_from_0_to_255(
+    tmp_path: Path, end: str, side: int | None, sequential: bool
+) -> None:
+    import keras
+
+    network = chain(keras, side, end, sequential)
+    network.save(tmp_path / "own.keras")
+    spec = BackboneSpec(str(tmp_path / "own.keras"), layers=("one", "bn"))
+    assert spec.input_size == (side or 224)
+    assert spec.weights is None
+    said = embedded(spec)
+    images = fed(PIXELS, spec.input_size)
+    expected = network.predict(images, verbose=0)
+    expected = expected.mean(axis=tuple(range(1, expected.ndim - 1)))
+    assert close(said["final"], expected, 1e-5)
+    for name in ("one", "bn"):
+        inner = keras.Model(network.inputs, network.get_layer(name).output)
+        assert close(said[name], inner.predict(images, verbose=0).mean(axis=(1, 2)), 1e-5)
+
+
+def test_a_network_built_by_its_first_batch_takes_any_number_of_faces(tmp_path: Path) -> None:
+    import keras
+
+    network = keras.Sequential([keras.layers.Conv2D(4, 3), keras.layers.Flatten()])
+    network(np.zeros((2, 16, 16, 3), np.float32))
+    network.save(tmp_path / "late.keras")
+    spec = BackboneSpec(str(tmp_path / "late.keras"))
+    assert spec.input_size == 16
+    assert close(embedded(spec)["final"], network.predict(fed(PIXELS, 16), verbose=0), 1e-5)
+
+
+@pytest.mark.parametrize("size", [32, 75, 301])
+def test_a_file_of_any_size_is_given_the_size_asked_for(free: Path, size: int) -> None:
+    import keras
+
+    spec = BackboneSpec(str(free), input_size=size)
+    expected = keras.models.load_model(free).predict(fed(PIXELS, size), verbose=0)
+    assert close(embedded(spec)["final"], expected, 1e-5)
+
+
+def test_a_size_that_a_file_cannot_take_is_refused(free: Path) -> None:
+    said = "input_size: free cannot take images of 2x2. Pass another --input-size"
+    with pytest.raises(BackboneError, match=said):
+        build_model(BackboneSpec(str(free), input_size=2))
+    with pytest.raises(BackboneError, match=said):
+        layers_worth_keeping(BackboneSpec(str(free), input_size=2))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_float32_means_float32_whatever_policy_a_file_was_saved_under(
+    tmp_path: Path, policy: str, nested: bool
+) -> None:
+    import keras
+
+    def built() -> Any:
+        network = chain(keras, 32, "vector", sequential=nested)
+        if not nested:
+            return network
+        images = keras.Input((32, 32, 3))
+        return keras.Model(images, keras.layers.Dense(6)(network(images)))
+
+    twin = built()
+    keras.config.set_dtype_policy(policy)
+    try:
+        network = built()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    network.set_weights(twin.get_weights())
+    network.save(tmp_path / "mixed.keras")
+    said = embedded(BackboneSpec(str(tmp_path / "mixed.keras")))["final"]
+    assert said.dtype == np.float32
+    assert close(said, twin.predict(fed(PIXELS, 32), verbose=0), 1e-6)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        lambda config: config.set_dtype_policy("mixed_float16"),
+        lambda config: config.set_floatx("float16"),
+        lambda config: config.set_image_data_format("channels_first"),
+    ],
+)
+def test_a_programs_own_settings_change_nothing_and_are_given_back(
+    free: Path, setting: Callable[[Any], None]
+) -> None:
+    import keras
+
+    config = keras.config
+    specs = [BackboneSpec(str(free), input_size=32), TINY]
+    expected = [embedded(spec)["final"] for spec in specs]
+    try:
+        setting(config)
+        mine = config.dtype_policy().name, config.floatx(), config.image_data_format()
+        models = [build_model(spec) for spec in specs]
+        assert mine == (config.dtype_policy().name, config.floatx(), config.image_data_format())
+    finally:
+        config.set_floatx("float32")
+        config.set_dtype_policy("float32")
+        config.set_image_data_format("channels_last")
+    for model, values in zip(models, expected, strict=True):
+        assert np.array_equal(np.asarray(model(PIXELS, training=False)["final"]), values)
+
+
+def test_random_weights_depend_on_the_seed_alone() -> None:
+    import keras
 
     keras.utils.set_random_seed(1)
-    one = embedded(0)
+    one = load_network(TINY, None).get_weights()
     keras.utils.set_random_seed(2)
-    assert np.array_equal(embedded(0), one)
-    assert not np.allclose(embedded(1), one)
+    state = np.random.get_state()[1].tolist()  # noqa: NPY002
+    again = load_network(TINY, None).get_weights()
+    assert np.random.get_state()[1].tolist() == state  # noqa: NPY002
+    assert all(map(np.array_equal, one, again))
+    other = load_network(replace(TINY, weights="random:1"), None).get_weights()
+    assert not any(np.allclose(a, b) for a, b in zip(one, other, strict=True) if a.ndim == 4)
 
 
-def test_random_weights_of_another_keras_are_refused() -> None:
-    with pytest.raises(WeightsError, match="drawn by another Keras"):
-        check_weights(BackboneSpec(weights="random:0@keras-2.0.0"))
+def test_random_embeddings_tell_faces_apart() -> None:
+    values = embedded(TINY)["final"]
+    assert np.isfinite(values).all()
+    assert 0.01 < np.abs(values).max() < 100
+    assert values.std(axis=0).max() > 0.01 * np.abs(values).max()
+
+
+# ---- Keras files: identity, and what is refused ----------------------------------------------
+
+
+def test_a_keras_file_is_identified_by_its_content(fixed: Path, tmp_path: Path) -> None:
+    spec = BackboneSpec(str(fixed))
+    assert spec.backbone == f"sha256:{hashlib.sha256(fixed.read_bytes()).hexdigest()}"
+    assert spec.name == "fixed"
+    copy = BackboneSpec(str(shutil.copy(fixed, tmp_path / "elsewhere.KERAS")))
+    assert copy == spec
+    assert copy.fingerprint == spec.fingerprint
+    with zipfile.ZipFile(tmp_path / "elsewhere.KERAS", "a") as archive:
+        archive.writestr("more", "bytes")
+    other = BackboneSpec(str(tmp_path / "elsewhere.KERAS"))
+    assert other.fingerprint != spec.fingerprint
+
+
+def test_a_relative_path_is_kept_whole(
+    fixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(fixed.parent)
+    spec = BackboneSpec("fixed.keras")
+    monkeypatch.chdir(tmp_path)
+    assert check_files(spec) == fixed
+
+
+def test_where_the_file_of_an_identity_lies_must_be_known(fixed: Path) -> None:
+    spec = BackboneSpec(BackboneSpec(str(fixed)).backbone, input_size=32)
+    with pytest.raises(BackboneError, match=r"where the file lies is not known\. Pass it as --ba"):
+        build_model(spec)
+
+
+@pytest.mark.parametrize("same_size", [False, True])
+def test_a_file_that_was_replaced_since_is_refused(
+    fixed: Path, tmp_path: Path, same_size: bool
+) -> None:
+    path = Path(shutil.copy(fixed, tmp_path / "own.keras"))
+    spec = BackboneSpec(str(path))
+    status = path.stat()
+    new = tmp_path / "new.keras"
+    shutil.copy(fixed, new)
+    with zipfile.ZipFile(new, "a") as archive:
+        if same_size:
+            archive.comment = b""
+        else:
+            archive.writestr("more", "bytes")
+    if same_size:
+        content = bytearray(new.read_bytes())
+        at = content.index(b"metadata.json") + 13 + 20  # a byte of what is not read
+        content[at] ^= 1
+        new.write_bytes(content)
+    new.replace(path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (path.stat().st_size == status.st_size) is same_size
+    with pytest.raises(BackboneError, match=r"own\.keras: sha256:.*, expected sha256:.*same file"):
+        build_model(spec)
+
+
+def save(path: Path, network: Any) -> None:
+    network.save(path)
+
+
+def _inputs_and_outputs(path: Path, inputs: int, outputs: int) -> None:
+    import keras
+
+    images = [keras.Input((32, 32, 3)) for _ in range(inputs)]
+    seen = [keras.layers.Conv2D(4, 3)(each) for each in images]
+    joined = keras.layers.Add()(seen) if inputs > 1 else seen[0]
+    save(path, keras.Model(images, [joined] * outputs if outputs > 1 else joined))
+
+
+def _input(path: Path, shape: tuple[int | None, ...], dtype: str = "float32") -> None:
+    import keras
+
+    images = keras.Input(shape, dtype=dtype)
+    first = "channels_first" if shape[0] == 3 else "channels_last"
+    flat = keras.layers.GlobalAveragePooling2D(data_format=first)
+    save(path, keras.Model(images, flat(keras.ops.cast(images, "float32"))))
+
+
+def _layer_of_another_package(path: Path) -> None:
+    import keras
+
+    @keras.saving.register_keras_serializable("theirs")
+    class Twice(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            return x * 2
+
+    save(path, keras.Sequential([keras.Input((32, 32, 3)), Twice()]))
+
+
+def _function_of_another_package(path: Path) -> None:
+    import keras
+
+    def swoosh(x: Any) -> Any:
+        return x * 2
+
+    layers = [keras.Input((32, 32, 3)), keras.layers.Conv2D(4, 3, activation=swoosh)]
+    save(path, keras.Sequential(layers))
+
+
+def _lambda(path: Path) -> None:
+    import keras
+
+    layers = [keras.Input((32, 32, 3)), keras.layers.Lambda(lambda x: x * 2)]
+    save(path, keras.Sequential(layers))
+
+
+def _cut(path: Path) -> None:
+    _input(path, (32, 32, 3))
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _without_configuration(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata.json", "{}")
+
+
+def _h5(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["model_weights"] = np.ones(3)
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "two inputs": (partial(_inputs_and_outputs, inputs=2, outputs=1), "2 inputs, expected one"),
+    "two outputs": (partial(_inputs_and_outputs, inputs=1, outputs=2), "2 outputs, expected one"),
+    "grey": (partial(_input, shape=(32, 32, 1)), r"takes float32 \(any, 32, 32, 1\), expected"),
+    "four channels": (partial(_input, shape=(32, 32, 4)), r"float32 \(any, 32, 32, 4\)"),
+    "channels first": (partial(_input, shape=(3, 32, 32)), r"float32 \(any, 3, 32, 32\).*ls last"),
+    "uint8": (partial(_input, shape=(32, 32, 3), dtype="uint8"), r"takes uint8 \(any, 32, 32, 3"),
+    "not square": (partial(_input, shape=(32, 48, 3)), r"of \(32, 48\), expected square ones"),
+    "half free": (partial(_input, shape=(32, None, 3)), r"of \(32, any\), expected square ones"),
+    "custom layer": (_layer_of_another_package, r"needs code that is not in the file \(theirs>Tw"),
+    "custom function": (_function_of_another_package, r"not in the file \(swoosh\)"),
+    "lambda": (_lambda, r"not in the file \(Lambda\)"),
+    "no zip": (lambda path: path.write_text("no zip"), "cannot be read as a .keras file .*File is"),
+    "empty": (lambda path: path.write_bytes(b""), "cannot be read as a .keras file"),
+    "cut": (_cut, "cannot be read as a .keras file .*cut short"),
+    "no configuration": (_without_configuration, "no item named 'config.json'"),
+    "HDF5": (_h5, "cannot be read as a .keras file .*another format: save the network with"),
+    "folder": (Path.mkdir, r"cannot be read \(Is a directory\)"),
+    "missing": (lambda path: None, "no such file, expected a network that Keras wrote"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_file_that_cannot_serve_is_refused_with_what_it_has(kind: str, tmp_path: Path) -> None:
+    write, said = REFUSED[kind]
+    path = tmp_path / "theirs.keras"
+    write(path)
+    with pytest.raises(BackboneError, match=said) as caught:
+        BackboneSpec(str(path))
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_in_the_old_format_is_refused_with_how_to_save_it(tmp_path: Path) -> None:
+    _h5(tmp_path / "model.h5")
+    with pytest.raises(BackboneError, match=r"no \.keras file, .*model\.save\('NAME\.keras'\)"):
+        BackboneSpec(str(tmp_path / "model.h5"))
+
+
+def test_weights_beside_a_keras_file_are_refused(fixed: Path) -> None:
+    for weights in ("imagenet", "random", "own.weights.h5"):
+        with pytest.raises(BackboneError, match=rf"weights {weights}: .*Leave --weights out"):
+            BackboneSpec(str(fixed), weights=weights)
+
+
+def test_another_size_than_a_files_own_is_refused(fixed: Path) -> None:
+    with pytest.raises(BackboneError, match=r"48, expected 32: fixed takes images of 32x32 alone"):
+        BackboneSpec(str(fixed), input_size=48)
+    assert BackboneSpec(str(fixed), input_size=32) == BackboneSpec(str(fixed))
+
+
+def rewrite(path: Path, new: Path, config: str) -> Path:
+    """Copy a Keras file with another config.json."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(new, "w", zipfile.ZIP_DEFLATED) as archive:
+        for item in old.infolist():
+            archive.writestr(item, config if item.filename == "config.json" else old.read(item))
+    return new
+
+
+def config_of(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read("config.json"))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "[" * 100_000 + "]" * 100_000,
+        '{"a":' * 100_000 + "1" + "}" * 100_000,
+        '"' + "x" * 70_000_000 + '"',
+        "",
+        "null",
+        "[]",
+        "{}",
+        "\ud83d".encode("utf-8", "surrogatepass").decode("latin-1"),
+        '{"config": null}',
+        '{"config": {"layers": [{"class_name": "InputLayer"}]}}',
+    ],
+    ids=[
+        "deep list",
+        "deep dict",
+        "huge",
+        "empty",
+        "null",
+        "list",
+        "dict",
+        "bytes",
+        "none",
+        "bare",
+    ],
+)
+def test_a_hostile_configuration_is_refused_in_one_line(
+    fixed: Path, tmp_path: Path, config: str
+) -> None:
+    path = rewrite(fixed, tmp_path / "hostile.keras", config)
+    with pytest.raises(BackboneError, match=r"hostile\.keras: cannot be read") as caught:
+        BackboneSpec(str(path))
+    assert len(str(caught.value)) < 500 + len(str(path))
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """List where each part of a configuration is, from the outermost inwards."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value)
+    found = []
+    for key, part in parts:
+        found.append((*at, key))
+        if isinstance(part, dict | list):
+            found += places(part, (*at, key))
+    return found
+
+
+def damaged(config: Any) -> list[str]:
+    """Return a configuration with each of its parts replaced by each of a few values, or gone."""
+    found = []
+    for *way, last in places(config):
+        for value in (None, 0, 2.5, "x", [], {}, [None] * 4, True):
+            new = json.loads(json.dumps(config))
+            inner = new
+            for key in way:
+                inner = inner[key]
+            if value is True:
+                del inner[last]
+            else:
+                inner[last] = value
+            found.append(json.dumps(new))
+    return found
+
+
+def refusal(action: Callable[[], object]) -> str | None:
+    """Return what an action is refused with; None where it is not."""
+    try:
+        action()
+    except BackboneError as error:
+        return str(error)
+    return None
+
+
+def test_whatever_a_configuration_says_it_is_refused_or_builds(fixed: Path, tmp_path: Path) -> None:
+    configs = damaged(config_of(fixed))
+    assert len(configs) > 1000
+    taken, path = [], tmp_path / "damaged.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", "{}")
+    for config in configs:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("config.json", config)
+        said = refusal(lambda: BackboneSpec(str(path)))
+        if said is None:
+            taken.append(config)
+        else:
+            assert "\n" not in said
+    # Some are as good as the whole one; of the others Keras must say what is wrong with them.
+    assert 0 < len(taken) < len(configs)
+    for config in taken[:: max(1, len(taken) // 40)]:
+        spec = BackboneSpec(str(rewrite(fixed, path, config)))
+        for use in (build_model, layers_worth_keeping):
+            assert "\n" not in (refusal(partial(use, spec)) or "")
+
+
+def test_a_file_whose_compressed_bytes_are_damaged_is_refused(fixed: Path, tmp_path: Path) -> None:
+    path = rewrite(fixed, tmp_path / "damaged.keras", json.dumps(config_of(fixed)))
+    with zipfile.ZipFile(path) as archive:
+        item = archive.getinfo("config.json")
+        start = item.header_offset + 30 + len(item.filename)
+    content = bytearray(path.read_bytes())
+    content[start : start + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    with pytest.raises(BackboneError, match=r"damaged\.keras: cannot be read as a \.keras file"):
+        BackboneSpec(str(path))
+
+
+def test_a_file_without_its_weights_is_refused(fixed: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bare.keras", "w") as archive:
+        archive.writestr("config.json", json.dumps(config_of(fixed)))
+        archive.writestr("metadata.json", "{}")
+    spec = BackboneSpec(str(tmp_path / "bare.keras"))
+    with pytest.raises(BackboneError, match=r"bare\.keras: Keras \S+ cannot load it"):
+        build_model(spec)
+
+
+# ---- layers ----------------------------------------------------------------------------------
+
+
+def test_every_listed_layer_of_a_file_can_be_kept(fixed: Path) -> None:
+    found = layers_worth_keeping(BackboneSpec(str(fixed)))
+    assert [layer.name for layer in found] == ["one", "two"]
+    assert [layer.dimension for layer in found] == [4, 4]
+    spec = BackboneSpec(str(fixed), layers=tuple(layer.name for layer in found))
+    said = embedded(spec)
+    assert list(said) == ["final", "one", "two"]
+    assert [values.shape for values in said.values()] == [(6, 5), (6, 4), (6, 4)]
+
+
+def test_the_maps_of_a_file_of_any_size_are_those_of_the_size_asked_for(free: Path) -> None:
+    for size, side in ((224, 55), (32, 7)):
+        found = layers_worth_keeping(BackboneSpec(str(free), input_size=size))
+        assert {layer.size for layer in found} == {(side, side)}
+        assert found[-1].name == "two"
+
+
+def test_a_misspelt_layer_is_told_its_nearest(fixed: Path) -> None:
+    spec = BackboneSpec(str(fixed), layers=("pooledd",))
+    with pytest.raises(
+        BackboneError,
+        match=r"layer 'pooledd': \S+ has none of that name\. Did you mean pooled\? fer-extract "
+        r"--backbones NAME\|FILE\.keras lists its layers",
+    ):
+        build_model(spec)
+
+
+def test_a_layer_that_is_used_twice_is_refused(tmp_path: Path) -> None:
+    import keras
+
+    images, layer = keras.Input((16, 16, 3)), keras.layers.Conv2D(3, 1, name="shared")
+    keras.Model(images, layer(layer(images))).save(tmp_path / "twice.keras")
+    with pytest.raises(BackboneError, match="layer 'shared': used several times"):
+        build_model(BackboneSpec(str(tmp_path / "twice.keras"), layers=("shared",)))
+
+
+def test_an_output_that_has_nothing_to_average_is_refused(tmp_path: Path) -> None:
+    import keras
+
+    images = keras.Input((16, 16, 3))
+    maps = keras.layers.Reshape((4, 4, 16, 3), name="blocks")(images)
+    keras.Model(images, keras.layers.Flatten()(maps)).save(tmp_path / "blocks.keras")
+    with pytest.raises(BackboneError, match=r"output 'blocks': of shape \(None, 4, 4, 16, 3\)"):
+        build_model(BackboneSpec(str(tmp_path / "blocks.keras"), layers=("blocks",)))
+
+
+def test_the_command_lists_the_layers_of_a_file(fixed: Path, free: Path, tmp_path: Path) -> None:
+    said = called("fer-extract", "--backbones", fixed, cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    lines = said.stdout.splitlines()
+    assert lines[0].split() == ["layer", "dimension", "map", "place"]
+    assert [line.split()[:3] for line in lines[1:3]] == [
+        ["one", "4", "32x32"],
+        ["two", "4", "32x32"],
+    ]
+    assert lines[-1] == "fixed at 32 pixels; keep some with --layers NAME,NAME."
+    said = called("fer-extract", "--backbones", free, "--input-size", 32, cwd=tmp_path)
+    assert "7x7" in said.stdout
+    assert "free at 32 pixels" in said.stdout
+
+
+# ---- a real network --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real_file() -> Path:
+    path = os.environ.get("BACKBONE_KERAS")
+    if not path:
+        pytest.skip("BACKBONE_KERAS names no .keras file of a trained network")
+    return Path(path)
+
+
+def test_a_trained_network_computes_what_keras_does(real_file: Path) -> None:
+    import keras
+
+    spec = BackboneSpec(str(real_file))
+    layers = [layer.name for layer in layers_worth_keeping(spec)]
+    assert len(layers) >= 3
+    spec = replace(spec, layers=tuple(layers[-3:]))
+    said = embedded(spec)
+    network = keras.models.load_model(real_file, compile=False)
+    images = fed(PIXELS, spec.input_size)
+    for name, values in said.items():
+        tapped = network if name == "final" else None
+        tapped = tapped or keras.Model(network.inputs, network.get_layer(name).output)
+        expected = tapped.predict(images, verbose=0)
+        expected = expected.mean(axis=tuple(range(1, expected.ndim - 1)))
+        assert close(values, expected, 1e-5)
+
+
+def test_inspecting_a_file_says_what_loading_it_shows(free: Path, fixed: Path) -> None:
+    for path in (free, fixed):
+        found = inspect_keras_file(path)
+        assert load_keras_file(path).input_shape == (None, found.side, found.side, 3)

@@ -1,8 +1,12 @@
-"""Engines: they agree, start from what is kept, and batches never break them."""
+"""Engines: they agree, start from what is kept, and neither batches nor settings change them."""
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,54 +14,98 @@ import pytest
 from support import TINY, noise_faces
 
 from fer_features import BackboneSpec, extract
-from fer_features.embedding.converted import network_facts
 from fer_features.embedding.engines import choose_engine, embed, load_engine
-from fer_features.embedding.quantisation import compare_embeddings
-from fer_features.errors import OptionError, StoreError, WeightsError
+from fer_features.embedding.network import Outputs
+from fer_features.embedding.openvino import compare_embeddings, network_facts
+from fer_features.errors import BackboneError, OptionError, StoreError
 
 PIXELS = noise_faces(20).pixels
-INT8 = BackboneSpec(weights="random:0", architecture="tiny", precision="int8")
+ALL = ("final", "one", "two_relu", "three")
+INT8 = replace(TINY, precision="int8")
+ENGINES = ("tensorflow", "openvino")
 
 
-@pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
+def assert_agree(one: Outputs, other: Outputs) -> None:
+    assert list(one) == list(other)
+    for name in one:
+        assert one[name].dtype == other[name].dtype == np.float32
+        assert one[name].shape == other[name].shape
+        assert np.abs(one[name] - other[name]).max() <= 1e-5 * np.abs(one[name]).max(), name
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_batches_of_any_size_give_the_same_embeddings(engine: str, tmp_path: Path) -> None:
-    run = load_engine(TINY, engine, tmp_path)
+    run = load_engine(TINY, ALL, engine, tmp_path)
     whole = run(PIXELS)
-    single = np.concatenate([run(PIXELS[i : i + 1]) for i in range(len(PIXELS))])
-    assert np.abs(whole - single).max() <= 1e-5 * np.abs(whole).max()
+    assert {name: values.shape for name, values in whole.items()} == {
+        name: (20, d) for name, d in run.dimensions.items()
+    }
+    for size in (1, 3, 19):
+        parts = [run(PIXELS[i : i + size]) for i in range(0, 20, size)]
+        assert_agree(whole, {name: np.concatenate([part[name] for part in parts]) for name in ALL})
 
 
-def test_engines_agree(tmp_path: Path) -> None:
-    one = load_engine(TINY, "tensorflow", tmp_path)(PIXELS)
-    other = load_engine(TINY, "openvino", tmp_path, threads=1)(PIXELS)
-    assert np.abs(one - other).max() <= 1e-5 * np.abs(one).max()
+def test_engines_agree_on_every_output(tmp_path: Path) -> None:
+    one = load_engine(TINY, ALL, "tensorflow", tmp_path)(PIXELS)
+    other = load_engine(TINY, ALL, "openvino", tmp_path, threads=1)(PIXELS)
+    assert_agree(one, other)
+    assert np.array_equal(one["final"], one["three"])  # whose average it is
+    assert not any(np.array_equal(one["two_relu"], one[name]) for name in ("one", "three"))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_outputs_are_those_asked_for_in_that_order(engine: str, tmp_path: Path) -> None:
+    everything = load_engine(TINY, ALL, engine, tmp_path)(PIXELS)
+    for outputs in (("three",), ("three", "final"), ("final", "three")):
+        run = load_engine(TINY, outputs, engine, tmp_path)
+        assert tuple(run.dimensions) == outputs
+        assert_agree(run(PIXELS), {name: everything[name] for name in outputs})
 
 
 def test_a_converted_network_is_kept_and_starts_without_tensorflow(tmp_path: Path) -> None:
-    load_engine(TINY, "openvino", tmp_path)
+    load_engine(TINY, ("final", "one"), "openvino", tmp_path)
     code = (
         "import sys, numpy as np; from pathlib import Path\n"
         "from fer_features import BackboneSpec\n"
         "from fer_features.embedding.engines import load_engine\n"
-        "spec = BackboneSpec(weights='random:0', architecture='tiny')\n"
-        "print(load_engine(spec, 'openvino', Path('.'))(np.zeros((2, 48, 48), 'u1')).shape)\n"
+        "spec = BackboneSpec('tiny', weights='random:0')\n"
+        "run = load_engine(spec, ('final', 'one'), 'openvino', Path('.'))\n"
+        "said = run(np.zeros((2, 48, 48), 'u1'))\n"
+        "print({name: values.shape for name, values in said.items()})\n"
         "print([m for m in ('tensorflow', 'keras', 'openvino_telemetry') if sys.modules.get(m)])"
     )
     said = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert said.stdout == "(2, 16)\n[]\n"
+    assert said.stdout == "{'final': (2, 16), 'one': (2, 8)}\n[]\n"
 
 
-def test_a_damaged_converted_network_is_converted_again(tmp_path: Path) -> None:
-    expected = load_engine(TINY, "openvino", tmp_path)(PIXELS)
-    [path] = tmp_path.glob("openvino-*.bin")
+@pytest.mark.parametrize("suffix", [".bin", ".xml", ".json"])
+def test_a_damaged_converted_network_is_converted_again(tmp_path: Path, suffix: str) -> None:
+    expected = load_engine(TINY, ALL, "openvino", tmp_path)(PIXELS)
+    [path] = tmp_path.glob(f"openvino-*{suffix}")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0x40
-    path.write_bytes(content)
-    assert network_facts(path.with_suffix(".xml")) is None
-    assert np.array_equal(load_engine(TINY, "openvino", tmp_path)(PIXELS), expected)
-    assert network_facts(path.with_suffix(".xml")) is not None
+    for damaged in (bytes(content), b"", None):
+        path.unlink() if damaged is None else path.write_bytes(damaged)
+        if suffix != ".json" or not damaged:
+            assert network_facts(path.with_suffix(".xml")) is None
+        said = load_engine(TINY, ALL, "openvino", tmp_path)(PIXELS)
+        assert all(np.array_equal(said[name], expected[name]) for name in ALL)
+        assert network_facts(path.with_suffix(".xml")) is not None
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_converted_network_is_not_taken_for_another_of_its_name(tmp_path: Path) -> None:
+    """Its file names hold the start of a hash: what is inside decides."""
+    other = BackboneSpec("tiny", weights="random:1")
+    expected = load_engine(TINY, ("final",), "openvino", tmp_path)(PIXELS)
+    load_engine(other, ("final",), "openvino", tmp_path / "other")
+    for path in tmp_path.glob("openvino-*"):
+        [taken] = (tmp_path / "other").glob(f"*{path.suffix}")
+        shutil.copy(taken, path)
+    said = load_engine(TINY, ("final",), "openvino", tmp_path)(PIXELS)
+    assert np.array_equal(said["final"], expected["final"])
 
 
 @pytest.mark.parametrize(
@@ -72,23 +120,152 @@ def test_engines_that_cannot_be_had_are_refused(engine: str, precision: str, mes
         choose_engine(engine, precision)
 
 
-def test_a_batch_that_does_not_fit_is_halved_until_it_does() -> None:
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(tmp_path: Path) -> None:
+    run = load_engine(TINY, ("final", "one"), "openvino", tmp_path)
     sizes = []
 
-    def small(pixels: np.ndarray) -> np.ndarray:
+    def small(pixels: np.ndarray) -> Outputs:
         sizes.append(len(pixels))
         if len(pixels) > 3:
             raise MemoryError
-        return pixels[:, 0, :2].astype(np.float32)
+        return run(pixels)
 
-    assert np.array_equal(embed(small, PIXELS), PIXELS[:, 0, :2].astype(np.float32))
+    assert_agree(embed(small, PIXELS), run(PIXELS))
     assert sizes[:3] == [20, 10, 5]
 
-    def never(pixels: np.ndarray) -> np.ndarray:
+    def never(pixels: np.ndarray) -> Outputs:
         raise MemoryError("full")
 
     with pytest.raises(MemoryError, match="full"):
         embed(never, PIXELS)
+
+
+@contextmanager
+def keras_settings(**settings: str) -> Iterator[None]:
+    """Set Keras's global settings as a user's program would, for a while."""
+    import keras
+
+    config = keras.config
+    before = {name: getattr(config, name)() for name in settings}
+    for name, value in settings.items():
+        getattr(config, f"set_{name}")(value)
+    try:
+        yield
+        for name, value in settings.items():  # and not another's
+            said = getattr(config, name)()
+            assert getattr(said, "name", said) == value
+    finally:
+        for name, value in before.items():
+            getattr(config, f"set_{name}")(value)
+
+
+@contextmanager
+def functions_run_eagerly() -> Iterator[None]:
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+        assert tf.config.functions_run_eagerly()
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+@contextmanager
+def all_at_once() -> Iterator[None]:
+    plain = {"floatx": "float16", "dtype_policy": "mixed_float16"}
+    with keras_settings(image_data_format="channels_first", **plain), functions_run_eagerly():
+        yield
+
+
+SETTINGS = {
+    "mixed_float16": lambda: keras_settings(dtype_policy="mixed_float16"),
+    "float64": lambda: keras_settings(dtype_policy="float64"),
+    "floatx": lambda: keras_settings(floatx="float16"),
+    "channels_first": lambda: keras_settings(image_data_format="channels_first"),
+    "eager": functions_run_eagerly,
+    "all": all_at_once,
+}
+APPLICATION = BackboneSpec("MobileNetV2", weights="random:0", input_size=32)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Outputs]:
+    """What each engine says without anybody's settings."""
+    folder = tmp_path_factory.mktemp("plain")
+    said = {("tiny", engine): load_engine(TINY, ALL, engine, folder)(PIXELS) for engine in ENGINES}
+    application = load_engine(APPLICATION, ("final",), "tensorflow", folder)
+    return said | {("MobileNetV2", "tensorflow"): application(PIXELS)}
+
+
+@pytest.mark.parametrize(
+    ("spec", "engine", "setting"),
+    [
+        *((TINY, engine, setting) for engine in ENGINES for setting in SETTINGS),
+        (APPLICATION, "tensorflow", "all"),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_no_global_setting_changes_the_embeddings(
+    plain: dict[tuple[str, str], Outputs],
+    spec: BackboneSpec,
+    engine: str,
+    setting: str,
+    tmp_path: Path,
+) -> None:
+    expected = plain[spec.name, engine]
+    with SETTINGS[setting]():
+        run = load_engine(spec, tuple(expected), engine, tmp_path)
+        inside = run(PIXELS)
+    outside = run(PIXELS)
+    for name, values in expected.items():
+        assert np.array_equal(inside[name], values), name
+        assert np.array_equal(outside[name], values), name
+
+
+def test_a_setting_made_after_the_engine_was_loaded_changes_nothing(tmp_path: Path) -> None:
+    run = load_engine(TINY, ALL, "tensorflow", tmp_path)
+    with all_at_once():
+        said = run(PIXELS[:7])
+    expected = load_engine(TINY, ALL, "tensorflow", tmp_path)(PIXELS[:7])
+    assert all(np.array_equal(said[name], expected[name]) for name in ALL)
+
+
+def test_a_users_keras_file_and_backend_change_nothing(
+    plain: dict[tuple[str, str], Outputs], tmp_path: Path
+) -> None:
+    settings = {
+        "floatx": "float16",
+        "image_data_format": "channels_first",
+        "backend": "jax",
+        "dtype_policy": "mixed_float16",
+    }
+    (tmp_path / "keras.json").write_text(json.dumps(settings))
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "import numpy as np; from pathlib import Path\n"
+        "from support import TINY, noise_faces\n"
+        "from fer_features.embedding.engines import load_engine\n"
+        "for engine in ('tensorflow', 'openvino'):\n"
+        "    run = load_engine(TINY, ('final', 'one', 'two_relu', 'three'), engine, Path('.'))\n"
+        "    np.savez(engine, **run(noise_faces(20).pixels))\n"
+        "import keras\n"
+        "print(keras.config.floatx(), keras.config.image_data_format())\n"
+        "print(os.environ['KERAS_BACKEND'])"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent.parent)],
+        cwd=tmp_path,
+        env={"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+    )
+    assert said.stdout == "float16 channels_first\njax\n", said.stderr
+    assert json.loads((tmp_path / "keras.json").read_text()) == settings
+    for engine in ENGINES:
+        with np.load(tmp_path / f"{engine}.npz") as found:
+            for name, values in plain["tiny", engine].items():
+                assert np.array_equal(found[name], values), (engine, name)
 
 
 def test_int8_is_calibrated_once_and_part_of_the_fingerprint(
@@ -101,32 +278,72 @@ def test_int8_is_calibrated_once_and_part_of_the_fingerprint(
     [path] = tmp_path.glob("int8-*.xml")
     sha256 = json.loads(path.with_suffix(".json").read_text())["sha256"]
     assert store.backbone == {**TINY.identity, "precision": "int8", "quantised": sha256}
-    cosine = store.provenance["cosine"]
-    assert set(cosine) == {"images", "plain", "centred", "warns"}
-    assert -1 <= cosine["centred"]["min"] <= cosine["centred"]["median"] <= 1
-    assert cosine["plain"]["median"] >= 0.9
 
     beside = extract(faces, tmp_path / "float32.h5", backbone=TINY)
-    assert "cosine" not in beside.provenance
+    assert "cosine" not in beside.provenance["passes"][-1]
+    assert beside.fingerprint != store.fingerprint
+    assert not np.array_equal(beside.embeddings(), store.embeddings())
 
     caplog.clear()
-    grown = noise_faces(80)
+    before = path.read_bytes()
     with caplog.at_level("INFO"):
-        again = extract(grown, tmp_path / "int8.h5", backbone=INT8)
+        again = extract(faces, tmp_path / "int8.h5", backbone=INT8)
+        grown = extract(noise_faces(80, copies=False), tmp_path / "new.h5", backbone=INT8)
     assert "quantising" not in caplog.text
-    assert again.fingerprint == store.fingerprint
+    assert path.read_bytes() == before
+    assert again.fingerprint == store.fingerprint == grown.fingerprint
 
     with pytest.raises(StoreError, match="made with precision int8, expected float32"):
         extract(faces, tmp_path / "int8.h5", backbone=TINY)
     path.with_suffix(".bin").write_bytes(b"")
-    with pytest.raises(WeightsError, match="not the quantised network of this store"):
-        extract(faces, tmp_path / "other.h5", backbone=INT8.with_precision("int8", sha256))
+    with pytest.raises(BackboneError, match=rf"no quantised network of sha256 {sha256}.*int8-"):
+        extract(faces, tmp_path / "other.h5", backbone=replace(INT8, quantised=sha256))
+    with pytest.raises(StoreError, match=r"int8\.h5: of a quantised network that is not in"):
+        extract(noise_faces(60, 1), tmp_path / "int8.h5", backbone=INT8)
 
 
-def test_int8_far_from_float32_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    store = extract(noise_faces(60), tmp_path / "int8.h5", backbone=INT8)
-    warned = "int8: the embeddings differ from float32" in caplog.text
-    assert warned == (store.provenance["cosine"]["centred"]["median"] < 0.95)
+def test_layers_are_chosen_before_a_network_is_quantised(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    faces = noise_faces(60)
+    with_layer = replace(INT8, layers=("one",))
+    store = extract(faces, tmp_path / "int8.h5", backbone=with_layer)
+    exact = extract(faces, tmp_path / "float32.h5", backbone=replace(TINY, layers=("one",)))
+    for name in ("final", "one"):
+        one, other = store.embeddings(features=name), exact.embeddings(features=name)
+        assert one.shape == other.shape
+        assert not np.array_equal(one, other)
+        cosine = store.provenance["passes"][-1]["cosine"][name]
+        assert set(cosine) == {"images", "plain", "centred", "warns"}
+        assert -1 <= cosine["centred"]["min"] <= cosine["centred"]["median"] <= 1
+        assert cosine["plain"]["median"] >= 0.9
+        assert cosine["warns"] == (cosine["centred"]["median"] < 0.95)
+        warned = f"int8: the embeddings {name} differ from float32" in caplog.text
+        assert warned == cosine["warns"]
+    assert list(store.provenance["passes"][-1]["cosine"]) == ["final", "one"]
+    assert store.provenance["passes"][-1]["calibration"]["images"] == 29
+
+    before = (tmp_path / "int8.h5").read_bytes()
+    again = extract(faces, tmp_path / "int8.h5", backbone=INT8)  # fewer than there are
+    assert again.outputs == ("final", "one")
+    assert (tmp_path / "int8.h5").read_bytes() == before
+    further = replace(INT8, layers=("one", "three"))
+    with pytest.raises(StoreError, match=r"another output with -o: layers are chosen before"):
+        extract(faces, tmp_path / "int8.h5", backbone=further)
+    assert (tmp_path / "int8.h5").read_bytes() == before
+    other = extract(faces, tmp_path / "other.h5", backbone=further)  # as the message says
+    assert other.outputs == ("final", "one", "three")
+    assert other.fingerprint != store.fingerprint
+    # The first store's network is still the one that it grows with.
+    grown = extract(noise_faces(60, copies=False), tmp_path / "int8.h5", backbone=INT8)
+    assert grown.fingerprint == store.fingerprint
+    assert grown.outputs == ("final", "one")
+
+
+def test_int8_of_too_few_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"calibrated on images, found 3 distinct.*Use float32"):
+        extract(noise_faces(3, copies=False), tmp_path / "int8.h5", backbone=INT8)
+    assert not (tmp_path / "int8.h5").exists()
 
 
 def test_cosines_are_of_rows_plain_and_centred() -> None:

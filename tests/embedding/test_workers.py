@@ -1,33 +1,53 @@
 """Workers on this machine and on a Dask cluster give what one process gives."""
 
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from support import TINY, noise_faces
 
-from fer_features import extract
+from fer_features import Store, extract
 from fer_features.errors import OptionError
 
 FACES = noise_faces(600)
 
 
-def assert_equal_to_one_process(tmp_path: Path, embeddings: np.ndarray) -> None:
-    alone = extract(FACES, tmp_path / "alone.h5", backbone=TINY).embeddings()
-    assert np.abs(embeddings - alone).max() <= 1e-5 * np.abs(alone).max()
+SPEC = replace(TINY, layers=("one",))
+
+
+def assert_equal_to_one_process(tmp_path: Path, store: Store) -> None:
+    assert store.verify() == []
+    alone = extract(FACES, tmp_path / "alone.h5", backbone=SPEC)
+    assert np.array_equal(store.image_digest, alone.image_digest)
+    assert np.array_equal(store.image, alone.image)
+    for name in ("final", "one"):
+        expected = alone.embeddings(features=name)
+        difference = np.abs(store.embeddings(features=name) - expected)
+        assert difference.max() <= 1e-5 * np.abs(expected).max()
 
 
 def test_two_local_workers_give_what_one_process_gives(tmp_path: Path) -> None:
-    store = extract(FACES, tmp_path / "two.h5", backbone=TINY, workers=2, batch_size=32)
-    assert store.verify() == []
-    assert_equal_to_one_process(tmp_path, store.embeddings())
+    store = extract(FACES, tmp_path / "two.h5", backbone=SPEC, workers=2, batch_size=32)
+    [entry] = store.provenance["passes"]
+    assert entry["images"] == 598
+    assert_equal_to_one_process(tmp_path, store)
+
+
+def test_local_workers_take_images_of_any_form(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    faces = noise_faces(40, copies=False)
+    faces = replace(faces, pixels=rng.integers(0, 256, (40, 30, 50, 3), dtype=np.uint8))
+    two = extract(faces, tmp_path / "two.h5", backbone=SPEC, workers=2, batch_size=9)
+    alone = extract(faces, tmp_path / "alone.h5", backbone=SPEC).embeddings()
+    assert np.abs(two.embeddings() - alone).max() <= 1e-5 * np.abs(alone).max()
 
 
 @pytest.fixture
@@ -77,9 +97,11 @@ def test_a_cluster_that_loses_a_worker_completes_the_store(
     address, workers = cluster
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from dataclasses import replace\n"
         "from support import TINY, noise_faces\n"
         "from fer_features import extract\n"
-        "extract(noise_faces(600), 'dask.h5', backbone=TINY, batch_size=4, dask=sys.argv[2])"
+        "spec = replace(TINY, layers=('one',))\n"
+        "extract(noise_faces(600), 'dask.h5', backbone=spec, batch_size=4, dask=sys.argv[2])"
     )
     tests = str(Path(__file__).parent.parent)
     run = subprocess.Popen([sys.executable, "-c", code, tests, address], cwd=tmp_path)
@@ -90,23 +112,18 @@ def test_a_cluster_that_loses_a_worker_completes_the_store(
     assert run.poll() is None, "the pass was over before a worker could be killed"
     workers[0].kill()
     assert run.wait(timeout=120) == 0
-    from fer_features import Store
-
-    store = Store(tmp_path / "dask.h5")
-    assert store.verify() == []
-    assert_equal_to_one_process(tmp_path, store.embeddings())
+    assert_equal_to_one_process(tmp_path, Store(tmp_path / "dask.h5"))
 
 
 def done(partial: Path) -> np.ndarray:
-    """Tell which rows of a running pass have a checksum, past HDF5's own lock."""
-    import h5py
-
-    os.environ["HDF5_USE_FILE_LOCKING"] = "FALSE"
+    """Tell which images of a running pass have a checksum, past HDF5's own lock."""
     with h5py.File(partial, "r", locking=False) as file:
-        return file["checksum"][()] != 0
+        return file["images/checksum"][()] != 0
 
 
 def test_a_scheduler_that_does_not_answer_is_one_error(tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     with pytest.raises(OptionError, match="no scheduler answers at tcp://127"):
         extract(FACES, tmp_path / "dask.h5", backbone=TINY, dask="tcp://127.0.0.1:9")
+    assert not (tmp_path / "dask.h5").exists()
+    assert len(extract(FACES, tmp_path / "dask.h5", backbone=TINY)) == 600  # it stands in no way

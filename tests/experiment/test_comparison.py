@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from support import TINY, noise_faces
 from tqdm import tqdm
 
-from fer_features import DenseHead, LogisticHead, Result, Task, compare, extract
+from fer_features import BackboneSpec, DenseHead, LogisticHead, Result, Task, compare, extract
 from fer_features.errors import OptionError, RunError
 from fer_features.experiment.comparison_folder import load_results
 from fer_features.experiment.fit_plan import nested_order, part_of
@@ -272,7 +272,7 @@ def test_fits_side_by_side_equal_fits_one_by_one_to_the_bit(finished, data, tmp_
         ({"task": Task(per_class="min", split_seed=1)}, "rows, split"),
         ({"task": Task(dict(reversed(Task().emotions.items())), "min")}, "classes, rows, split"),
         ({"task": Task({"a": "happiness", "b": "fear"}, "min")}, "classes, rows, split"),
-        ({"backbone": replace(TINY, weights="random:1")}, "fingerprint"),
+        ({"backbone": BackboneSpec("tiny", "random:1")}, "fingerprint"),
         ({"limit": 499}, "rows, split, source"),
     ],
 )

@@ -52,7 +52,13 @@ def drawn_data(classes: dict[str, Any], rows: int = 300) -> Data:
             ("train", slice(0, 180)), ("validation", slice(180, 240)), ("test", slice(240, None))
         )
     }  # fmt: skip
-    store = {"name": "drawn.h5", "fingerprint": "ab" * 32, "backbone": {}, "dataset": {}}
+    store = {
+        "name": "drawn.h5",
+        "fingerprint": "ab" * 32,
+        "features": "final",
+        "backbone": {},
+        "dataset": {},
+    }
     return Data(task, **splits, classes=tuple(classes), split={"seed": np.int64(42)}, store=store)
 
 

@@ -41,7 +41,7 @@ def drawn(classes: tuple[str, ...], n: int, drawn_by: int = 0, skill: float = 1.
     }
     scores = {"test": score(list(columns["target"]), p, classes)}
     task = {"classes": {name: [] for name in classes}}
-    return Result("drawn", {}, drawn_by, task, {}, scores, [], {}, {}, "", [], {},
+    return Result("drawn", {}, drawn_by, task, {}, scores, [], {}, {}, "", "final", [], {},
                   pd.DataFrame(columns))  # fmt: skip
 
 

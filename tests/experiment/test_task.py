@@ -60,16 +60,23 @@ class ArrayStore:
 
     path = Path("faces.h5")
     fingerprint = "f" * 64
-    backbone = {"architecture": "tiny"}  # noqa: RUF012
+    backbone = {"backbone": "tiny"}  # noqa: RUF012
+    outputs = ("final", "inner")
     dataset = {"name": "faces"}  # noqa: RUF012
-    provenance = {"engine": "none"}  # noqa: RUF012
+    provenance = {"passes": []}  # noqa: RUF012
 
     def __init__(self, emotion, usage, digest):
         self.emotion, self.usage, self.digest = emotion, usage, digest
         self.source = np.arange(1, len(emotion) + 1).astype(str)
 
-    def embeddings(self, rows):
-        return np.asarray(rows, dtype=np.float32)[:, None]
+    def features(self, features):
+        return tuple(features.split("+"))
+
+    def check_labels(self):
+        pass
+
+    def embeddings(self, rows, features):
+        return np.tile(np.asarray(rows, dtype=np.float32)[:, None], len(features))
 
 
 def test_keeping_duplicates_selects_and_splits_the_seeds_rows_in_the_seeds_order(fer2013):

@@ -70,7 +70,7 @@ class Logistic(ClassifierMixin, BaseEstimator):
         return self._model.predict_proba(X)
 
 
-def task_data(task: Task, weights: str, architecture: str, drawn: int) -> Data:
+def task_data(task: Task, weights: str, backbone: str, drawn: int) -> Data:
     """Return 600 rows of a task, classes as far apart as the task's chance of being hard."""
     emotions = [EMOTIONS.index(each) for names in task.emotions.values() for each in names]
     k = len(task.emotions)
@@ -103,9 +103,11 @@ def task_data(task: Task, weights: str, architecture: str, drawn: int) -> Data:
     store = {
         "name": "drawn-5eed5eed.h5",
         "fingerprint": "5eed" * 16,
-        "backbone": {"architecture": architecture, "weights": weights},
+        "features": "final",
+        "outputs": ["final"],
+        "backbone": {"backbone": backbone, "weights": weights},
         "dataset": {"name": "drawn", "kind": "arrays", "rows": 600, "sha256": "5eed"},
-        "provenance": {"images": 590, "seconds": 12.5, "images_per_second": 47.2},
+        "provenance": {"passes": [{"images": 590, "seconds": 12.5, "images_per_second": 47.2}]},
     }
     return Data(
         task, **splits, classes=tuple(task.emotions), split=task._describe(splits), store=store
@@ -120,11 +122,11 @@ def fits() -> Fits:
         classes: dict[str, Sequence[str]] | None = None,
         heads: Sequence[Any] = (Dense(seed=0), Dense(seed=1), Logistic(seed=0)),
         weights: str = "imagenet",
-        architecture: str = "InceptionResNetV2",
+        backbone: str = "InceptionResNetV2",
         drawn: int = 0,
     ) -> list[Result]:
         chosen = {} if classes is None else {"classes": classes}
-        data = task_data(Task(**chosen, per_class="all"), weights, architecture, drawn)
+        data = task_data(Task(**chosen, per_class="all"), weights, backbone, drawn)
         held_out = (data.validation.X, data.validation.y)
         return [evaluate(head.fit(data.train.X, data.train.y, held_out), data) for head in heads]
 

@@ -184,15 +184,16 @@ def test_published_figures_stand_in_their_own_table_for_the_seeds_task_only(
 
 def test_int8_embeddings_far_from_float32_are_announced_on_top(fits, heads, tmp_path):
     [result] = fits(heads=[heads["logistic"]()])
-    cosine = {"centred": {"min": 0.5, "median": 0.871}, "warns": True}
-    store = result.store | {"provenance": result.store["provenance"] | {"cosine": cosine}}
+    cosine = {"final": {"centred": {"min": 0.5, "median": 0.871}, "warns": True}}
+    [made] = result.store["provenance"]["passes"]
+    store = result.store | {"provenance": {"passes": [made | {"cosine": cosine}]}}
     page = Page(write_report(replace(result, store=store), tmp_path / "far"))
     assert "int8 embeddings differ from float32 ones: centred cosine 0.871" in page.text
     assert "int8 embeddings" not in Page(write_report(result, tmp_path / "near")).text
 
 
 def test_random_and_tiny_backbones_are_announced_on_top(report, fits, tmp_path):
-    untrained = fits(weights="random:0@keras-3.15.1", architecture="tiny")
+    untrained = fits(weights="random:0@keras-3.15.1", backbone="tiny")
     page = Page(write_report(untrained, tmp_path / "random"))
     before_answer = page.text.split("The ")[0] + page.text.split("classified")[0]
     assert "Random weights: the backbone was never trained" in before_answer
@@ -250,6 +251,29 @@ def test_text_of_a_store_cannot_become_markup(two, tmp_path):
     assert "<b>faces</b>" in page.text
 
 
+def test_fits_on_other_features_of_one_store_are_told_apart_and_its_pass_is_counted_once(
+    two, tmp_path
+):
+    store = {**two[0].store, "features": "inner", "outputs": ["final", "inner"]}
+    inner = [replace(result, store=store, features="inner") for result in two[:2]]
+    of_both = [replace(r, store={**store, "features": "final"}) for r in two[:2]]
+    (section,) = sections([*of_both, *inner])
+    labels = [group.label for group in section.groups]
+    assert labels == ["dense (features final)", "dense (features inner)"]
+    page = Page(write_report([*of_both, *inner], tmp_path))
+    assert page.text.count("The backbone ran once over 590 distinct images") == 1
+
+
+def test_where_files_of_a_network_lay_is_not_in_a_report(two, tmp_path):
+    [made] = two[0].store["provenance"]["passes"]
+    made = {**made, "files": {"backbone": "/home/somebody/mine.keras"}, "engine": "openvino"}
+    store = {**two[0].store, "path": "/home/somebody/a.h5", "provenance": {"passes": [made]}}
+    page = Page(write_report(replace(two[0], store=store), tmp_path))
+    assert "openvino" in page.text
+    for name in ("report.html", "report.md", "report.json", "report.csv"):
+        assert "somebody" not in (tmp_path / name).read_text(encoding="utf-8")
+
+
 def test_what_a_store_does_not_record_is_said_so(two, tmp_path):
     bare = {"name": "old.h5", "fingerprint": "ab"}
     page = Page(write_report(Result(**{**vars(two[0]), "store": bare}), tmp_path))
@@ -290,7 +314,8 @@ def test_faces_are_shown_only_when_given_and_are_found_by_digest(two, report, fa
 
 
 def replace_rows(faces: FaceDataset, order: Any) -> FaceDataset:
-    parts = {name: getattr(faces, name)[order] for name in ("pixels", "emotion", "usage", "source")}
+    fields = ("pixels", "emotion", "usage", "source", "group")
+    parts = {name: getattr(faces, name)[order] for name in fields}
     shuffled = replace(faces, **parts)
     object.__setattr__(shuffled, "digest", faces.digest[order])
     return shuffled
@@ -298,7 +323,8 @@ def replace_rows(faces: FaceDataset, order: Any) -> FaceDataset:
 
 def test_the_commands_to_repeat_it_are_the_users_and_one_a_head(two, tmp_path):
     page = Page(write_report(two, tmp_path, command="fer-compare --seeds '2 <b>'"))
-    assert "fer-extract SOURCE -o cache/drawn-5eed5eed.h5 --weights imagenet" in page.text
+    network = "--backbone InceptionResNetV2 --weights imagenet"
+    assert f"fer-extract SOURCE -o cache/drawn-5eed5eed.h5 {network}" in page.text
     assert "fer-compare --seeds '2 <b>'" in page.text
     assert (
         "fer-fit-head cache/drawn-5eed5eed.h5 --head logistic --per-class all --split random "
@@ -308,22 +334,27 @@ def test_the_commands_to_repeat_it_are_the_users_and_one_a_head(two, tmp_path):
 
 
 def test_runs_on_two_stores_are_repeated_and_reckoned_from_both(two, tmp_path):
-    store = two[2].store | {"name": "small.h5", "provenance": {"seconds": 7.5, "images": 590}}
-    store["provenance"]["images_per_second"] = 80.0
+    made = {"seconds": 7.5, "images": 590, "images_per_second": 80.0}
+    store = two[2].store | {"name": "small.h5", "provenance": {"passes": [made]}}
+    store |= {"outputs": ["final", "inner"], "features": "inner+final"}
     store["backbone"] = store["backbone"] | {"precision": "int8"}
-    other = replace(two[2], store=store, fingerprint="f" * 64)
+    other = replace(two[2], store=store, fingerprint="f" * 64, features="inner+final")
     page = Page(write_report([*two[:2], other], tmp_path))
-    for name in ("drawn-5eed5eed.h5 --weights imagenet ", "small.h5 --weights imagenet --prec"):
-        assert f"fer-extract SOURCE -o cache/{name}" in page.text
-    assert "fer-fit-head cache/small.h5 --head logistic" in page.text
+    network = "--backbone InceptionResNetV2 --weights imagenet"
+    for said in (
+        f"drawn-5eed5eed.h5 {network} ",
+        f"small.h5 {network} --layers inner --precision int8",
+    ):
+        assert f"fer-extract SOURCE -o cache/{said}" in page.text
+    assert "fer-fit-head cache/small.h5 --features inner+final --head logistic" in page.text
     assert "at the measured 47.2 and 80.0 images a second" in page.text
     fitted = sum(result.seconds["fit"] for result in two)
     assert f"pass and fits add up to {12.5 + 7.5 + fitted:,.1f} s" in page.text
 
 
 def test_a_pass_that_few_fits_do_not_repay_is_said_so(two, tmp_path):
-    provenance = {"images": 35000, "seconds": 9000.0, "images_per_second": 47.2}
-    dear = replace(two[2], store={**two[2].store, "provenance": provenance})
+    made = {"images": 35000, "seconds": 9000.0, "images_per_second": 47.2}
+    dear = replace(two[2], store={**two[2].store, "provenance": {"passes": [made]}})
     text = Page(write_report(dear, tmp_path)).text
     assert "so few fits do not repay a pass over all images" in text
     assert "times less" not in text
