@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from fer_features.embedding.backbone import BackboneSpec, check_files
 from fer_features.embedding.engines import Engine, choose_engine, embed, engine_versions
+from fer_features.embedding.layout import DamagedStoreError, Positions, is_hdf5
 from fer_features.embedding.network import Outputs
 from fer_features.embedding.openvino import (
     is_converted,
@@ -33,9 +34,9 @@ from fer_features.embedding.partial import (
     locked,
     naming_the_disk,
     open_partial,
-    summed_up,
 )
-from fer_features.embedding.store import CACHE, SLAB, DamagedStoreError, Positions, Store, is_hdf5
+from fer_features.embedding.reuse import Known, is_open, known_of, lost_with
+from fer_features.embedding.store import CACHE, Store
 from fer_features.embedding.workers import Computing, embed_elsewhere, threads_of
 from fer_features.errors import BackboneError, OptionError, SourceError, StoreError
 from fer_features.faces.dataset import FaceDataset
@@ -360,26 +361,22 @@ def _resumes(
     if stopped is None or stopped.outputs != outputs or stopped.dataset != this.dataset:
         return False
     passes = stopped.provenance["passes"]
-    if passes and _is_open(passes[-1]) and passes[-1]["engine"] != this.engine:
+    if passes and is_open(passes[-1]) and passes[-1]["engine"] != this.engine:
         return False  # a pass of its own: one entry states one engine
     if not content.is_of(stopped):
         return False
     if target is None:
         return True
-    where = _positions(target.image_digest, content.digest)
-    known = np.where(where < 0, 0, _leading(target, outputs)[where])
-    return bool((known <= stopped.known()).all())
+    return bool((known_of(content, outputs, target) <= stopped.known()).all())
 
 
 def _refuse_loss(this: _Pass, store: Store, content: Content) -> None:
     """Refuse a source that would replace a store and lose any of its images."""
-    there = store.known() > 0
-    lost = int((there & (_positions(content.digest, store.image_digest) < 0)).sum())
+    there, lost = lost_with(store, content)
     if not lost:
         return
     said = (
-        f"{store.path}: holds {int(there.sum()):,} images, of which this source ({this.name}) "
-        f"lacks {lost:,}"
+        f"{store.path}: holds {there:,} images, of which this source ({this.name}) lacks {lost:,}"
     )
     if not this.overwrite:
         raise StoreError(
@@ -396,22 +393,13 @@ def _start(
 
     Returns the engine, if it had to be loaded to know how long the vectors are.
     """
-    m = len(content.digest)
-    best = np.zeros(m, dtype=np.int64)  # how many of the outputs are known, the first ones
-    giver = np.full(m, -1)
-    place = np.zeros(m, dtype=np.int64)
-    for number, store in enumerate(held):
-        where = _positions(store.image_digest, content.digest)
-        leading = np.where(where < 0, 0, _leading(store, outputs)[where])
-        better = leading > best
-        best[better], giver[better], place[better] = leading[better], number, where[better]
-    needed = outputs[best.min() :]
-    lengths = {name: d for store in held for name, d in store.dimensions.items()}
+    known = Known.of(content, outputs, held)
+    needed, lengths = outputs[known.leading.min() :], known.lengths
     engine = None
     if any(name not in lengths for name in needed):
         engine = this.computing(needed).load()
         lengths |= engine.dimensions
-    passes = _passes_of([store for number, store in enumerate(held) if (giver == number).any()])
+    passes = known.passes()
     if needed:
         passes.append(
             {
@@ -420,7 +408,7 @@ def _start(
                 "versions": _versions(this),
                 "outputs": list(needed),
                 "batch_size": this.batch_size,
-                "reused": int((best == len(outputs)).sum()),
+                "reused": int((known.leading == len(outputs)).sum()),
                 "resumed": 0,
                 "images": 0,
                 "seconds": None,
@@ -433,53 +421,11 @@ def _start(
     try:
         create_partial(new, content, this.spec, ordered, this.dataset, {"passes": passes})
         with open_partial(new) as partial:
-            for number, store in enumerate(held):
-                for known in range(1, len(outputs) + 1):
-                    images = np.flatnonzero((giver == number) & (best == known))
-                    for start in range(0, len(images), SLAB):
-                        part = images[start : start + SLAB]
-                        partial.write(part, store.read_images(place[part], outputs[:known]))
+            known.fill(partial)
         new.replace(this.partial)
     finally:
         new.unlink(missing_ok=True)
     return engine if this.is_alone else None
-
-
-def _leading(store: Store, outputs: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    """Return of each of a store's images how many of ``outputs`` it has, the first ones."""
-    known = store.known()
-    leading = np.zeros(len(known), dtype=np.int64)
-    for number, name in enumerate(outputs):
-        if name not in store.outputs:
-            break
-        leading += (leading == number) & (known > store.outputs.index(name))
-    return leading
-
-
-def _positions(digest: npt.NDArray[np.uint8], wanted: npt.NDArray[np.uint8]) -> Positions:
-    """Return where each of ``wanted`` stands in ``digest``, uint8 (m, 32); -1 where nowhere."""
-    where = {each.tobytes(): position for position, each in enumerate(digest)}
-    return np.array([where.get(each.tobytes(), -1) for each in wanted], dtype=np.int64)
-
-
-def _passes_of(stores: list[Store]) -> list[dict[str, Any]]:
-    """Return the passes of the stores that embeddings come from, each once, the oldest first."""
-    passes: list[dict[str, Any]] = []
-    for store in reversed(stores):
-        for each in store.provenance.get("passes", []):
-            if _is_open(each):  # stopped: what it did until then is in its file
-                done = int((store.known() == len(store.outputs)).sum())
-                each = {**each, "images": done - each.get("reused", 0), "stopped": True}
-                if each["images"] <= 0:
-                    continue
-            if each not in passes:
-                passes.append(each)
-    return summed_up(sorted(passes, key=lambda each: each.get("created", "")))
-
-
-def _is_open(entry: dict[str, Any]) -> bool:
-    """Tell whether a pass of a store's provenance has not ended."""
-    return entry.get("seconds") is None and not entry.get("stopped")
 
 
 def _complete(this: _Pass, content: Content, partial: PartialStore, engine: Engine | None) -> None:
@@ -495,7 +441,7 @@ def _complete(this: _Pass, content: Content, partial: PartialStore, engine: Engi
         f"{int(missing.sum()):,}",
     )
     passes = partial.provenance["passes"]
-    if not (passes and _is_open(passes[-1])):
+    if not (passes and is_open(passes[-1])):
         partial.finish(this.target, {"passes": passes})
         return
     *earlier, current = passes

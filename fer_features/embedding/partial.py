@@ -21,12 +21,11 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from fer_features.embedding.backbone import BackboneSpec
-from fer_features.embedding.store import (
+from fer_features.embedding.layout import (
     FORMAT,
     FORMAT_VERSION,
     ROW_FIELDS,
     Positions,
-    Store,
     check_layout,
     checksums,
     dimensions,
@@ -36,6 +35,7 @@ from fer_features.embedding.store import (
     read_json,
     row_checksums,
 )
+from fer_features.embedding.store import Store
 from fer_features.errors import StoreError
 from fer_features.faces.dataset import FaceDataset
 

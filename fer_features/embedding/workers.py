@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from fer_features.embedding.backbone import BackboneSpec
 from fer_features.embedding.engines import Engine, embed, load_engine
+from fer_features.embedding.layout import Positions
 from fer_features.embedding.network import Outputs
-from fer_features.embedding.partial import Positions
 from fer_features.errors import OptionError
 
 
