@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -97,11 +98,12 @@ class BackboneSpec:
     weights_file: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        identified = _SHA256.fullmatch(str(self.backbone)) is not None
         backbone, backbone_file = _identify_backbone(str(self.backbone), self.backbone_file)
         self._set(backbone=backbone, backbone_file=backbone_file)
         weights, weights_file = self._identified_weights()
         self._set(weights=weights, weights_file=weights_file)
-        self._set(input_size=self._checked_size(), layers=_checked_layers(self.layers))
+        self._set(input_size=self._checked_size(identified), layers=_checked_layers(self.layers))
         self._set(image=_checked_image(self.image))
         for name, allowed in (
             ("precision", ("float32", "int8")),
@@ -203,7 +205,7 @@ class BackboneSpec:
             ) from error
         return "imagenet" if published else f"sha256:{sha256}", str(path)
 
-    def _checked_size(self) -> int:
+    def _checked_size(self, identified: bool) -> int:
         own: int | None = None
         smallest = 1
         if self.application is not None:
@@ -212,7 +214,9 @@ class BackboneSpec:
         elif self.backbone == TINY:
             smallest, usual = 32, 64
         else:
-            own = keras_file(self).side if self.backbone_file else None
+            # Of a file named by its sha256 the size is known, wherever the file lies now.
+            asked = self.input_size is None or not identified
+            own = keras_file(self).side if self.backbone_file and asked else None
             usual = own or FREE_SIZE
         size = usual if self.input_size is None else self.input_size
         if isinstance(size, bool) or not isinstance(size, int) or not smallest <= size <= LARGEST:
@@ -267,7 +271,12 @@ def check_files(spec: BackboneSpec) -> Path | None:
         When a file is missing, cut short, of another network, or cannot be downloaded.
     """
     if spec.backbone.startswith("sha256:"):
-        return Path(spec.backbone_file) if keras_file(spec) and spec.backbone_file else None
+        known = keras_file(spec).layers
+        for name in spec.layers:
+            if name not in known:
+                raise unknown_layer(name, known, spec.name)
+        assert spec.backbone_file is not None
+        return Path(spec.backbone_file)
     if spec.seed is not None:
         installed = f"@keras-{metadata.version('keras')}"
         if not str(spec.weights).endswith(installed):
@@ -292,6 +301,16 @@ def check_files(spec: BackboneSpec) -> Path | None:
             f"{path}: sha256:{file_hash(path)}, expected {spec.weights}. Pass the same file."
         )
     return path
+
+
+def unknown_layer(name: str, known: Iterable[str], network: str) -> BackboneError:
+    """Return the error of a layer that a network has not, with the nearest that it has."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return BackboneError(
+        f"layer {name!r}: {network} has none of that name. "
+        + (f"Did you mean {near[0]}? " if near else "")
+        + "fer-extract --backbones NAME|FILE.keras lists its layers."
+    )
 
 
 def _identify_backbone(backbone: str, file: str | None) -> tuple[str, str | None]:

@@ -4,7 +4,6 @@ Preprocessing is part of the model, so every engine, the store, a prediction on 
 and an exported file share one definition.
 """
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fer_features.embedding.backbone import FINAL, TINY, BackboneSpec, check_files
+from fer_features.embedding.backbone import FINAL, TINY, BackboneSpec, check_files, unknown_layer
 from fer_features.embedding.weights import draw_weights, load_keras_file, load_weights
 from fer_features.errors import BackboneError
 from fer_features.runtimes import import_tensorflow, plain_keras
@@ -336,12 +335,7 @@ def _tap(network: Any, name: str, spec: BackboneSpec) -> Any:
         return network.outputs[0]
     known = _named(network, spec)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        raise BackboneError(
-            f"layer {name!r}: {network.name} has none of that name. "
-            + (f"Did you mean {near[0]}? " if near else "")
-            + "fer-extract --backbones NAME|FILE.keras lists its layers."
-        )
+        raise unknown_layer(name, known, spec.name)
     if _uses(network.get_config())[known[name].name] > 1:
         raise BackboneError(
             f"layer {name!r}: used several times in {network.name}, expected one output. "

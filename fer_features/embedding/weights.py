@@ -48,11 +48,15 @@ def _file_hash(path: Path, algorithm: str, content: tuple[int, ...]) -> str:
 
 
 class KerasFile(NamedTuple):
-    """What a ``.keras`` file says of the network in it: its hex sha256, and the height and width
-    in pixels that it takes, None for any."""
+    """What a ``.keras`` file says of the network in it.
+
+    Its hex sha256; ``side``, the height and width in pixels that it takes, None for any; and the
+    names of its ``layers``.
+    """
 
     sha256: str
     side: int | None
+    layers: tuple[str, ...]
 
 
 def inspect_keras_file(path: Path) -> KerasFile:
@@ -76,6 +80,7 @@ def inspect_keras_file(path: Path) -> KerasFile:
         _refuse_foreign_code(path, model)
         inputs = list(_inputs(model["config"]))
         outputs = _count(model["config"], "output_layers")
+        layers = tuple(str(layer["config"]["name"]) for layer in model["config"]["layers"])
     except BackboneError:
         raise
     except FileNotFoundError as error:
@@ -105,7 +110,7 @@ def inspect_keras_file(path: Path) -> KerasFile:
             f"{path}: takes images of {_said(shape[1:3])}, expected square ones or any size. "
             "Save it with another input shape."
         )
-    return KerasFile(sha256, shape[1])
+    return KerasFile(sha256, shape[1], layers)
 
 
 def _no_keras_file(path: Path, error: Exception) -> BackboneError:
