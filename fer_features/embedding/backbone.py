@@ -203,6 +203,12 @@ class BackboneSpec:
                 + (f"Did you mean {near[0]}? " if near else "")
                 + "Pass imagenet, random, random:SEED or the path of a weights file."
             ) from error
+        if not published and self.application.module == "efficientnet":
+            raise BackboneError(
+                f"{path}: weights of {self.backbone} do not say whether its images are scaled as "
+                "with ImageNet's, or not, expected the published file. Save the network whole "
+                "with model.save('NAME.keras'), and pass it as the backbone."
+            )
         return "imagenet" if published else f"sha256:{sha256}", str(path)
 
     def _checked_size(self, identified: bool) -> int:

@@ -85,8 +85,13 @@ def converted_network(
     traced = trace(spec, outputs)
     log.info("converting the network for OpenVINO, once: kept as %s", path)
     model = import_openvino().convert_model(traced.graph)
-    for output, name in zip(model.outputs, outputs, strict=True):
-        output.get_tensor().set_names({name})
+    asked = {tensor.name: name for tensor, name in zip(traced.graph.outputs, outputs, strict=True)}
+    for output in list(model.outputs):
+        name = next((asked[each] for each in output.get_names() if each in asked), None)
+        if name is None:  # of a swish, whose own gradient the conversion takes for an output
+            model.remove_result(output.get_node())
+        else:
+            output.get_tensor().set_names({name})
     write_network(model, path, {"fingerprint": spec.fingerprint, "outputs": traced.dimensions})
     return model, traced.dimensions
 

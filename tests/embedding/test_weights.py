@@ -529,3 +529,11 @@ def test_a_published_hash_is_checked_in_its_own_kind(tmp_path: Path) -> None:
     for wrong in ("0" * 32, "0" * 64):
         with pytest.raises(BackboneError, match=r"its (md5|sha256) differs"):
             check_published(path, SMALL._replace(hash=wrong))
+
+
+def test_weights_of_an_efficientnet_that_are_not_the_published_ones_are_refused(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "mine.weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(BackboneError, match=r"mine\.weights\.h5: .* Save the network whole"):
+        BackboneSpec("EfficientNetB0", str(tmp_path / "mine.weights.h5"))
