@@ -198,8 +198,13 @@ class _Graph:
 
     def ends_of_blocks(self) -> tuple[list[str], bool]:
         """Return their names, and whether the network is a chain, of which all is returned."""
-        joins = [len(makers) > 1 for makers in self.makers]
-        forks = [len(takers) > 1 for takers in self.takers]
+        # Squeeze and excitation, a product with what pooling makes of the same map, ends no block.
+        kinds = enumerate(self.kinds)
+        joins = [len(self.makers[i]) > 1 and kind != "Multiply" for i, kind in kinds]
+        forks = [
+            sum(not self.kinds[taker].startswith("Global") for taker in takers) > 1
+            for takers in self.takers
+        ]
         narrow = self._narrow()
         ends = [i for i in narrow if joins[i] or forks[i]]
         last = self._last_map(max(narrow, default=0))
