@@ -47,6 +47,14 @@ class _Sizes(click.ParamType):
 @click.command(cls=Command, context_settings=SETTINGS, epilog=EPILOG)
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[STORE | RUN RUN...]")
 @click.option(
+    "--features",
+    default="final",
+    show_default=True,
+    metavar="final|LAYER+LAYER",
+    help="What heads are given of each image: the network's final output, an inner layer that the "
+    "store keeps, or several joined by +.",
+)
+@click.option(
     "--heads",
     default="dense,logistic",
     show_default=True,
@@ -103,6 +111,7 @@ class _Sizes(click.ParamType):
 @messages_options
 def main(
     paths: tuple[Path, ...],
+    features: str,
     heads: str,
     seeds: int,
     grid: tuple[str, ...],
@@ -141,7 +150,7 @@ def main(
         from fer_features.embedding.store import find_store
         from fer_features.experiment.comparison import compare
 
-        data = task.select(find_store(paths[0] if paths else None))
+        data = task.select(find_store(paths[0] if paths else None), features)
         shown = _faces(faces)
         folder = output or next_folder("compare")
         main.stopped = f"What is finished is kept; the same call with -o {folder} goes on with it."

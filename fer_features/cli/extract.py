@@ -66,7 +66,7 @@ class _Layers(click.ParamType):
     type=_Layers(),
     default=(),
     help="Inner layers to keep beside the final output, each averaged over space, in the same "
-    "pass. A store that is there is given those it lacks.",
+    "pass. A store that is there is given those it lacks; of int8 they are chosen at first.",
 )
 @click.option(
     "--image-size",
@@ -89,7 +89,11 @@ class _Layers(click.ParamType):
     help="Replace a store even if images of it are lost, or another network made it; what fits "
     "is used.",
 )
-@click.option("--repair", is_flag=True, help="Compute the damaged rows of a store again.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Compute the damaged rows of a store again; it wants the options the store was made with.",
+)
 @click.option(
     "--engine",
     type=Name(("auto", "tensorflow", "openvino")),
@@ -168,7 +172,7 @@ def main(
     click.echo(
         f"{store.path}: {len(store):,} rows, {len(store.image_digest):,} distinct images, "
         + ", ".join(f"{name} {d:,}" for name, d in store.dimensions.items())
-        + (f", {skipped:,} bad rows left out" if skipped else "")
+        + (f", {skipped:,} bad {'row' if skipped == 1 else 'rows'} left out" if skipped else "")
     )
     return 0
 
@@ -176,9 +180,10 @@ def main(
 def _networks() -> str:
     from fer_features.embedding.applications import APPLICATIONS
 
-    lines = [f"{'network':20} {'dimension':>9} {'input size':>10} {'parameters':>11}"]
+    lines = [f"{'network':20} {'dimension':>9} {'input size':>10} {'least':>5} {'parameters':>11}"]
     for name, row in APPLICATIONS.items():
-        lines.append(f"{name:20} {row.dimension:9,} {row.input_size:10} {row.parameters:11,}")
+        sizes = f"{row.input_size:10} {row.smallest:5}"
+        lines.append(f"{name:20} {row.dimension:9,} {sizes} {row.parameters:11,}")
     return "\n".join([*lines, "", "Or a .keras file: float RGB images from 0 to 255 in."])
 
 
@@ -196,7 +201,12 @@ def _layers_of(backbone: str, input_size: int | None) -> str:
         size = "x".join(map(str, layer.size))
         lines.append(f"{layer.name:{width}} {layer.dimension:9,} {size:>9} {layer.place:6.0%}")
     said = f"{spec.name} at {spec.input_size} pixels; keep some with --layers NAME,NAME."
-    return "\n".join([*lines, "", said])
+    if not found:
+        said = (
+            f"{spec.name}: no layer to name; it has none with a map, or holds them in a network "
+            "within the network."
+        )
+    return "\n".join([*lines, "", said] if found else [said])
 
 
 def _verify(path: Path) -> int:
@@ -208,11 +218,14 @@ def _verify(path: Path) -> int:
         sources = ", ".join(store.source[damaged[:5]])
         click.echo(
             f"Error: {path}: {name_rows(damaged)} damaged (source: {sources}). "
-            f"Mend it with fer-extract SOURCE -o {path} --repair.",
+            f"Mend it with {store.command('--repair')}.",
             err=True,
         )
         return 1
-    click.echo(f"{path}: {len(store):,} rows and {len(store.image_digest):,} images intact")
+    click.echo(
+        f"{path}: {len(store):,} rows and {len(store.image_digest):,} images intact "
+        f"({store.options()})"
+    )
     return 0
 
 

@@ -189,6 +189,11 @@ class BackboneSpec:
             return weights, self.weights_file
         path = Path(weights).absolute()
         assert self.application is not None
+        if path.suffix.lower() == ".keras":
+            raise BackboneError(
+                f"weights {weights}: a whole network, expected a file of weights (.h5). "
+                "Pass it as the backbone."
+            )
         if weights.startswith("random:"):
             raise BackboneError(
                 f"weights {weights}: no seed, expected a whole number such as random:1."
@@ -336,11 +341,13 @@ def _identify_backbone(backbone: str, file: str | None) -> tuple[str, str | None
             f"{backbone}: no .keras file, expected a network's name or a file that Keras wrote. "
             "Save the network with model.save('NAME.keras')."
         )
+    beside = {str(file): str(file) for file in sorted(path.parent.glob("*.keras"))[:100]}
     near = difflib.get_close_matches(backbone.lower(), spelled, n=1)
+    near = near or difflib.get_close_matches(backbone, beside, n=1)
     raise BackboneError(
         f"backbone {backbone!r}: no network of Keras, expected a name such as {DEFAULT} or the "
         "path of a .keras file. "
-        + (f"Did you mean {spelled[near[0]]}? " if near else "")
+        + (f"Did you mean {(spelled | beside)[near[0]]}? " if near else "")
         + "fer-extract --backbones lists them."
     )
 

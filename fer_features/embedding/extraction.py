@@ -140,6 +140,8 @@ def extract(
         _check_target(this)
         if this.is_finished():
             log.info("%s: complete, nothing to compute", this.target)
+            if this.partial.exists():
+                log.info("%s: a stopped pass of another call lies there", this.partial)
             return Store(this.target)
         if not (engine == "openvino" and is_converted(this.spec, this.spec.outputs, this.folder)):
             check_files(this.spec)
@@ -273,7 +275,8 @@ class _Pass:
                     return None
                 raise StoreError(
                     f"{path}: made with {name} {theirs.get(name)}, expected {mine.get(name)}. "
-                    "Choose another output with -o, or pass --overwrite."
+                    f"Its own options are {store.options()}: pass those, choose another output "
+                    "with -o, or pass --overwrite to replace it."
                 )
         return store
 
@@ -321,6 +324,12 @@ def _quantised(this: _Pass) -> BackboneSpec:
             "another output with -o: layers are chosen before a network is quantised."
         )
     if found is None:
+        if quantised_spec(replace(spec, layers=()), this.folder) is not None:
+            log.info(
+                "int8: the quantised network in %s lacks these layers, so another one is made; "
+                "its store is one of its own",
+                this.folder,
+            )
         check_files(spec)
         faces = this.faces
         this.folder.mkdir(parents=True, exist_ok=True)
@@ -375,8 +384,10 @@ def _refuse_loss(this: _Pass, store: Store, content: Content) -> None:
     there, lost = lost_with(store, content)
     if not lost:
         return
+    stopped = "a stopped pass of another call, " if store.path == this.partial else ""
     said = (
-        f"{store.path}: holds {there:,} images, of which this source ({this.name}) lacks {lost:,}"
+        f"{store.path}: {stopped}holds {there:,} images, of which this source ({this.name}) lacks "
+        f"{lost:,}"
     )
     if not this.overwrite:
         raise StoreError(
@@ -433,16 +444,19 @@ def _complete(this: _Pass, content: Content, partial: PartialStore, engine: Engi
     outputs = partial.outputs
     known = partial.known()
     missing = known < len(outputs)
+    in_part = int((missing & (known > 0)).sum())
     log.info(
-        "%s rows, %s distinct images: %s known, %s to compute",
+        "%s rows, %s distinct images: %s known, %s to compute%s",
         f"{len(this.faces):,}",
         f"{len(known):,}",
         f"{int((~missing).sum()):,}",
         f"{int(missing.sum()):,}",
+        f", of which {in_part:,} lack layers alone" if in_part else "",
     )
     passes = partial.provenance["passes"]
     if not (passes and is_open(passes[-1])):
         partial.finish(this.target, {"passes": passes})
+        log.info("%s: rows and labels written anew, nothing computed", this.target)
         return
     *earlier, current = passes
     needed = outputs[known[missing].min() :] if missing.any() else ()

@@ -168,7 +168,8 @@ def layers_worth_keeping(spec: BackboneSpec) -> list[Layer]:
     return [
         layer
         for layer, after in zip(found, following, strict=True)
-        if not is_chain or after is None or after.size != layer.size
+        if (not is_chain or after is None or after.size != layer.size)
+        and layer.name != own.get(graph.averaged)  # its mean is the final output
     ]
 
 
@@ -182,6 +183,7 @@ class _Graph:
         self.names = [str(layer["name"]) for layer in config["layers"]]
         self.kinds = [str(layer["class_name"]) for layer in config["layers"]]
         self.uses = _uses(config)
+        self.output = str(next(iter(_names(config["output_layers"]))))
         position = {name: i for i, name in enumerate(self.names)}
         self.makers = [
             {position[name] for name in _histories(layer.get("inbound_nodes"))}
@@ -219,6 +221,14 @@ class _Graph:
         joined = {self._only_maker(i) for i in ends if self.kinds[i] in ("Activation", "ReLU")}
         return [self.names[i] for i in ends if is_chain or i not in joined], is_chain
 
+    @property
+    def averaged(self) -> str:
+        """The operation whose average over space is the network's output, if one's is."""
+        output = self.names.index(self.output)
+        if self.kinds[output] != "GlobalAveragePooling2D":
+            return self.output
+        return self.names[next(iter(self.makers[output]))]
+
     def _narrow(self) -> list[int]:
         """Return the operations after which nothing but their own output is needed any more."""
         reach, narrow = -1, []
@@ -236,6 +246,17 @@ class _Graph:
 
     def _only_maker(self, this: int) -> int | None:
         return next(iter(self.makers[this])) if len(self.makers[this]) == 1 else None
+
+
+def _names(layers: Any) -> Iterator[str]:
+    """Yield the names in a configuration's ``output_layers``, which Keras nests in several ways."""
+    if isinstance(layers, dict):
+        layers = list(layers.values())
+    if layers and isinstance(layers[0], str):
+        yield layers[0]
+    else:
+        for each in layers:
+            yield from _names(each)
 
 
 def _uses(config: dict[str, Any]) -> dict[str, int]:

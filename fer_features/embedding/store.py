@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ from fer_features.embedding.layout import (
     row_checksums,
 )
 from fer_features.errors import StoreError
-from fer_features.faces.dataset import EMOTIONS, USAGES
+from fer_features.faces.dataset import EMOTIONS, SIDE, USAGES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,6 +168,11 @@ class Store:
             As NumPy's, when ``rows`` are not to be had.
         """
         names = self.features(features)
+        if isinstance(rows, str):
+            raise TypeError(
+                f"rows: {rows!r}, expected a mask, positions or a slice. Features go by their "
+                f"name: embeddings(features={rows!r})."
+            )
         wanted = np.asarray(np.arange(len(self))[... if rows is None else rows])
         images, place = np.unique(self.image[wanted], return_inverse=True)
         values = self.read_images(images, self.outputs)
@@ -195,9 +201,9 @@ class Store:
                 raise StoreError(
                     f"{self.path}: no features {name!r}, expected some of "
                     f"{', '.join(self.outputs)}. "
+                    + ("Outputs are joined by +. " if "," in name else "")
                     + (f"Did you mean {near[0]}? " if near else "")
-                    + f"Another layer is added with fer-extract SOURCE -o {self.path} "
-                    "--layers NAME."
+                    + f"Another layer is added with {self.command('--layers NAME')}."
                 )
         if not names or len(set(names)) < len(names):
             raise StoreError(
@@ -205,6 +211,36 @@ class Store:
                 "Name one, or several joined by +."
             )
         return names
+
+    def options(self, **files: str) -> str:
+        """Return the options of ``fer-extract`` that name this store's network and source.
+
+        ``backbone`` and ``weights`` are the paths of its files, for which ``FILE.keras`` and
+        ``FILE`` stand otherwise. Layers are not among them, which a store keeps anyway.
+        """
+        network, dataset = self.backbone, self.dataset
+        said = []
+        if str(network["backbone"]).startswith("sha256:"):
+            said.append(f"--backbone {shlex.quote(files.get('backbone', 'FILE.keras'))}")
+        else:
+            said.append(f"--backbone {network['backbone']}")
+            weights = str(network["weights"]).partition("@")[0]
+            file = shlex.quote(files.get("weights", "FILE"))
+            said.append(f"--weights {file if weights.startswith('sha256:') else weights}")
+        said.append(f"--input-size {network['input_size']}")
+        if network["precision"] != "float32":
+            said.append(f"--precision {network['precision']}")
+        height, _, channels = network["image"]
+        said += [f"--image-size {height}"] * (height != SIDE) + ["--color"] * (channels == 3)
+        if dataset.get("limit") is not None:
+            said.append(f"--limit {dataset['limit']}")
+        return " ".join([*said, *["--skip-bad"] * bool(dataset.get("skipped"))])
+
+    def command(self, option: str) -> str:
+        """Return the ``fer-extract`` command that does more to this store."""
+        passes = self.provenance.get("passes") or [{}]
+        options = self.options(**passes[-1].get("files", {}))
+        return f"fer-extract SOURCE -o {self.path} {options} {option}"
 
     def to_frame(self) -> "pd.DataFrame":
         """Return a DataFrame, a line a row: source, image, emotion and usage as words, group.
@@ -281,8 +317,8 @@ class Store:
         if len(rows):
             raise StoreError(
                 f"{self.path}: {name_rows(sorted(set(rows.tolist())))} damaged, expected "
-                "embeddings and labels that match their checksums. Mend it with fer-extract "
-                f"SOURCE -o {self.path} --repair."
+                "embeddings and labels that match their checksums. Mend it with "
+                f"{self.command('--repair')}."
             )
 
     def _within(self) -> npt.NDArray[np.bool_]:

@@ -86,7 +86,8 @@ class Data:
         ``images``, and how many of those are ``disagreeing``).
     store : dict
         Ready for JSON: where the embeddings come from (``name``, ``path``, ``features``,
-        ``outputs``, ``fingerprint``, ``backbone``, ``dataset``, ``provenance``).
+        ``outputs``, ``options`` of ``fer-extract``, ``fingerprint``, ``backbone``, ``dataset``,
+        ``provenance``).
     """
 
     task: "Task"
@@ -249,6 +250,7 @@ class Task:
             "path": str(store.path.absolute()),
             "features": "+".join(outputs),
             "outputs": list(store.outputs),
+            "options": store.options(),
             "fingerprint": store.fingerprint,
             "backbone": store.backbone,
             "dataset": store.dataset,

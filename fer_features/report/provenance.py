@@ -56,14 +56,15 @@ def pass_note(results: Sequence[Result]) -> list[str]:
         if not passes:
             said.append(f"What the pass behind {store.get('name')} cost is not recorded.")
             continue
-        images, seconds = (sum(made[key] for made in passes) for key in ("images", "seconds"))
+        images = " and ".join(f"{made['images']:,}" for made in passes)
+        seconds = sum(made["seconds"] for made in passes)
         rate = _rate(store)
         speed = "" if rate is None else f", {rate:,.1f} images a second"
         kept = sum(made.get("resumed", 0) for made in passes)
         more = f"; {kept:,} were kept from a pass that was stopped" if kept else ""
         often = "once" if len(passes) == 1 else f"in {len(passes)} passes"
         said.append(
-            f"The backbone ran {often} over {images:,} distinct images in {seconds:,.1f} s{speed} "
+            f"The backbone ran {often} over {images} distinct images in {seconds:,.1f} s{speed} "
             f"({store.get('name')}{more}). Every fit reuses what it said."
         )
     return said
@@ -226,24 +227,14 @@ def _path(store: dict[str, Any]) -> str:
 
 
 def _extract_options(store: dict[str, Any]) -> str:
-    backbone, dataset = store.get("backbone", {}), store.get("dataset", {})
-    network = str(backbone.get("backbone", ""))
-    weights = str(backbone.get("weights", "imagenet")).partition("@")[0]
-    said = f" --backbone {'FILE.keras' if network.startswith('sha256:') else network}"
-    if not network.startswith("sha256:"):
-        said += f" --weights {'FILE' if weights.startswith('sha256:') else weights}"
-    if backbone.get("input_size") is not None:
-        said += f" --input-size {backbone['input_size']}"
     layers = [name for name in store.get("outputs", []) if name != "final"]
-    said += f" --layers {','.join(layers)}" if layers else ""
-    precision = backbone.get("precision", "float32")
-    said += "" if precision == "float32" else f" --precision {precision}"
-    height, _, channels = backbone.get("image", (48, 48, 1))
-    said += "" if height == 48 else f" --image-size {height}"
-    said += " --color" if channels == 3 else ""
-    limit = dataset.get("limit")
-    said += "" if limit is None else f" --limit {limit}"
-    return said + (" --skip-bad" if dataset.get("skipped") else "")
+    return " ".join(
+        [
+            "",
+            *filter(None, [store.get("options")]),
+            *[f"--layers {','.join(layers)}"] * bool(layers),
+        ]
+    )
 
 
 def _features(result: Result) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -83,7 +84,7 @@ BAD_CALLS = [
     (["fer-extract", "faces.csv", "--weights", "random", "-o", "cache"], "a folder, expected"),
     (
         ["fer-extract", "faces.csv", "--weights", "random", "-o", "cache/faces.h5"],
-        "made with backbone tiny, expected InceptionResNetV2. Choose another output with -o",
+        "made with backbone tiny, expected InceptionResNetV2. Its own options are --backbone tiny",
     ),
     ([*TINY_CALL, "--weights", "random:1"], "made with weights random:0@"),
     ([*TINY_CALL, "--layers", "tow_relu"], "Did you mean two_relu?"),
@@ -187,14 +188,19 @@ def test_an_unlabelled_source_is_extracted_and_refused_by_a_fit(tmp_path: Path) 
 def test_verify_tells_an_intact_store_from_a_damaged_one(home: Path, tmp_path: Path) -> None:
     path = tmp_path / "faces.h5"
     path.write_bytes((home / "cache" / "faces.h5").read_bytes())
+    options = Store(path).options()
+    assert options == "--backbone tiny --weights random:0 --input-size 64"
     said = called("fer-extract", path, "--verify", cwd=tmp_path)
-    assert (said.returncode, said.stdout) == (0, f"{path}: 600 rows and 598 images intact\n")
+    assert (said.returncode, said.stdout) == (
+        0,
+        f"{path}: 600 rows and 598 images intact ({options})\n",
+    )
     with h5py.File(path, "r+") as file:
         file["images/embeddings/final"][16, 0] += 1
     said = called("fer-extract", path, "--verify", cwd=tmp_path)
     assert (said.returncode, said.stdout) == (1, "")
     expected = f"Error: {path}: row 17 is damaged (source: 18). Mend it with fer-extract SOURCE"
-    assert said.stderr == f"{expected} -o {path} --repair.\n"
+    assert said.stderr == f"{expected} -o {path} {options} --repair.\n"
     with h5py.File(path, "r+") as file:
         file["rows/source"][20] = b"\xff"  # no text any more
     said = called("fer-extract", path, "--verify", cwd=tmp_path)
@@ -228,16 +234,46 @@ def test_layers_are_added_and_a_limit_goes_to_a_store_of_its_own(tmp_path: Path)
     assert "nothing to compute" in again.stderr
 
 
+def test_the_commands_that_errors_print_do_what_they_say(tmp_path: Path) -> None:
+    """An error's remedy, followed word for word, leads somewhere good."""
+    write_csv(tmp_path / "faces.csv", noise_faces(60))
+    call = ["faces.csv", "--backbone", "tiny", "--weights", "random:0", "--input-size", "48"]
+    called("fer-extract", *call, "--limit", "40", "-o", "a.h5", cwd=tmp_path)
+
+    def follow(error: str, pattern: str, **words: str) -> subprocess.CompletedProcess:
+        command = re.search(pattern, error)
+        assert command, error
+        said = shlex.split(command[1])
+        assert said[0] == "fer-extract"
+        return called(said[0], *(words.get(word, word) for word in said[1:]), cwd=tmp_path)
+
+    error = only_error(called("fer-fit-head", "a.h5", "--features", "one", cwd=tmp_path))
+    said = follow(error, r"is added with (.*)\.$", SOURCE="faces.csv", NAME="one")
+    assert said.returncode == 0, said.stderr
+    assert "lack layers alone" in said.stderr
+    assert Store(tmp_path / "a.h5").dimensions == {"final": 16, "one": 8}
+    assert len(Store(tmp_path / "a.h5")) == 40
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["images/embeddings/one"][7] = 0
+    error = called("fer-extract", "a.h5", "--verify", cwd=tmp_path).stderr
+    said = follow(error, r"Mend it with (.*)\.$", SOURCE="faces.csv")
+    assert said.returncode == 0, said.stderr
+    assert called("fer-extract", "a.h5", "--verify", cwd=tmp_path).returncode == 0
+    error = only_error(called("fer-fit-head", "a.h5", "--features", "one,final", cwd=tmp_path))
+    assert "Outputs are joined by +" in error
+
+
 def test_networks_and_their_layers_are_listed(tmp_path: Path) -> None:
     said = called("fer-extract", "--backbones", cwd=tmp_path)
     assert said.returncode == 0
-    assert re.search(r"^InceptionResNetV2 +1,536 +139 +54,336,736$", said.stdout, re.MULTILINE)
+    assert re.search(r"^InceptionResNetV2 +1,536 +139 +75 +54,336,736$", said.stdout, re.MULTILINE)
     assert "tiny" not in said.stdout
     said = called("fer-extract", "--backbones", "tiny", cwd=tmp_path)
     assert said.returncode == 0
     lines = {line.split()[0]: line.split()[1:] for line in said.stdout.splitlines() if line}
     assert lines["one"][:2] == ["8", "15x15"]
-    assert lines["three"][:2] == ["16", "3x3"]
+    assert lines["two_relu"][:2] == ["16", "7x7"]
+    assert "three" not in lines  # its mean is the final output
     assert list(tmp_path.iterdir()) == []
 
 

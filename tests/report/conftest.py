@@ -105,6 +105,7 @@ def task_data(task: Task, weights: str, backbone: str, drawn: int) -> Data:
         "fingerprint": "5eed" * 16,
         "features": "final",
         "outputs": ["final"],
+        "options": f"--backbone {backbone} --weights {weights.partition('@')[0]}",
         "backbone": {"backbone": backbone, "weights": weights},
         "dataset": {"name": "drawn", "kind": "arrays", "rows": 600, "sha256": "5eed"},
         "provenance": {"passes": [{"images": 590, "seconds": 12.5, "images_per_second": 47.2}]},

@@ -337,13 +337,13 @@ def test_runs_on_two_stores_are_repeated_and_reckoned_from_both(two, tmp_path):
     made = {"seconds": 7.5, "images": 590, "images_per_second": 80.0}
     store = two[2].store | {"name": "small.h5", "provenance": {"passes": [made]}}
     store |= {"outputs": ["final", "inner"], "features": "inner+final"}
-    store["backbone"] = store["backbone"] | {"precision": "int8"}
+    store["options"] += " --precision int8"
     other = replace(two[2], store=store, fingerprint="f" * 64, features="inner+final")
     page = Page(write_report([*two[:2], other], tmp_path))
     network = "--backbone InceptionResNetV2 --weights imagenet"
     for said in (
         f"drawn-5eed5eed.h5 {network} ",
-        f"small.h5 {network} --layers inner --precision int8",
+        f"small.h5 {network} --precision int8 --layers inner",
     ):
         assert f"fer-extract SOURCE -o cache/{said}" in page.text
     assert "fer-fit-head cache/small.h5 --features inner+final --head logistic" in page.text
