@@ -61,19 +61,22 @@ def import_keras() -> Any:
 def plain_keras() -> Iterator[Any]:
     """Give ``keras`` with its own defaults, and the user's settings back at the end.
 
-    Its dtype policy and float type are float32, its image format is channels last, whatever
-    ``keras.json`` or a program's global settings say: a network built here is the same anywhere.
+    Its dtype policy and float type are float32, its image format is channels last, its epsilon
+    1e-7, whatever ``keras.json`` or a program's global settings say: a network built here is the
+    same anywhere.
     """
     keras = import_keras()
     config = keras.config
     policy, floatx = config.dtype_policy(), config.floatx()
-    image_format = config.image_data_format()
+    image_format, epsilon = config.image_data_format(), config.epsilon()
     try:
+        config.set_epsilon(1e-7)
         config.set_floatx("float32")
         config.set_dtype_policy("float32")
         config.set_image_data_format("channels_last")
         yield keras
     finally:
+        config.set_epsilon(epsilon)
         config.set_image_data_format(image_format)
         config.set_floatx(floatx)
         config.set_dtype_policy(policy)

@@ -215,7 +215,7 @@ def _verify(path: Path) -> int:
     store = Store(path)
     damaged = store.verify()
     if damaged:
-        sources = ", ".join(store.source[damaged[:5]])
+        sources = ", ".join(map(ascii, store.source[damaged[:5]])).replace("'", "")
         click.echo(
             f"Error: {path}: {name_rows(damaged)} damaged (source: {sources}). "
             f"Mend it with {store.command('--repair')}.",

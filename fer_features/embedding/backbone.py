@@ -37,7 +37,7 @@ LARGEST = 2048
 """Pixels on a side, of input and of images: more is a slip of the hand."""
 
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
-_RANDOM = re.compile(r"random:\d+@keras-\S+")
+_RANDOM = re.compile(r"random:\d{1,18}@keras-\S+")
 _RESERVED = re.compile(rf"[,+/\x00]|^\.*$|^{FINAL}$")
 
 
@@ -176,7 +176,7 @@ class BackboneSpec:
                     "beside it. Leave --weights out."
                 )
             return None, None
-        random = re.fullmatch(r"random(?::(\d+))?", weights or "")
+        random = re.fullmatch(r"random(?::(\d{1,18}))?", weights or "")
         if random:
             return f"random:{int(random[1] or 0)}@keras-{metadata.version('keras')}", None
         if self.backbone == TINY and not (weights and _RANDOM.fullmatch(weights)):
@@ -227,6 +227,11 @@ class BackboneSpec:
         else:
             # Of a file named by its sha256 the size is known, wherever the file lies now.
             asked = self.input_size is None or not identified
+            if self.input_size is None and self.backbone_file is None:
+                raise BackboneError(
+                    f"input_size: not known without the file of backbone {self.backbone}. "
+                    "Pass the file, or the size."
+                )
             own = keras_file(self).side if self.backbone_file and asked else None
             usual = own or FREE_SIZE
         size = usual if self.input_size is None else self.input_size

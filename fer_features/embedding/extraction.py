@@ -115,8 +115,9 @@ def extract(
     """
     spec = backbone or BackboneSpec()
     for name, value in (("batch_size", batch_size), ("workers", workers)):
-        if value < 1:
-            raise OptionError(f"{name}: {value}, expected at least 1.")
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise OptionError(f"{name}: {value!r}, expected a whole number, at least 1.")
+    batch_size, workers = int(batch_size), int(workers)
     if workers > 1 and dask is not None:
         raise OptionError("workers and dask: expected one of the two.")
     reading = {"limit": limit, "skip_bad": skip_bad, "image_size": image_size, "color": color}
@@ -127,6 +128,7 @@ def extract(
                 f"{given[0]}: given with faces that are read already, expected it where a path is "
                 f"read. Pass it to read_faces."
             )
+        source = replace(source)  # its digests anew: pixels may have changed since it was made
         spec = replace(spec, image=source.image)
     else:
         spec = replace(spec, image=source_form(source, image_size, color))
@@ -264,8 +266,9 @@ class _Pass:
             return None
         try:
             store = Store(path)
-        except DamagedStoreError:
-            if self.overwrite:
+        except StoreError as error:
+            # A partial file is ours to write, whatever it holds; the lock is held.
+            if self.overwrite and (isinstance(error, DamagedStoreError) or path == self.partial):
                 return None
             raise
         mine, theirs = self.spec.identity, store.backbone
@@ -287,7 +290,9 @@ class _Pass:
 
     def computing(self, outputs: tuple[str, ...]) -> Computing:
         threads = None if self.is_alone else threads_of(self.workers, self.dask)
-        return Computing(self.spec, outputs, self.engine, self.folder, threads)
+        # A process of this machine may have been started elsewhere in it.
+        folder = self.folder if self.dask is not None else self.folder.absolute()
+        return Computing(self.spec, outputs, self.engine, folder, threads)
 
 
 def _check_target(this: _Pass) -> None:
@@ -310,14 +315,21 @@ def _quantised(this: _Pass) -> BackboneSpec:
     Of a store that is there the very network, or none: it cannot be given another layer.
     """
     spec, wanted = this.spec, None
-    if this.path is not None and Path(this.path).is_file() and not this.overwrite:
-        store = Store(this.path)
-        wanted = store.backbone.get("quantised")
-        if wanted is not None:
-            missing = [name for name in store.outputs[1:] if name not in spec.layers]
-            spec = replace(spec, layers=(*missing, *spec.layers))
+    if this.path is not None and Path(this.path).is_file():
+        try:
+            store = Store(this.path)
+        except StoreError:
+            if not this.overwrite:
+                raise
+        else:
+            same = {**spec.identity, "quantised": store.backbone.get("quantised")}
+            if same["quantised"] is not None and same == store.backbone:
+                wanted = same["quantised"]
+                missing = [name for name in store.outputs[1:] if name not in spec.layers]
+                spec = replace(spec, layers=(*missing, *spec.layers))
     found = quantised_spec(spec, this.folder, wanted)
-    if wanted is not None and (found is None or found.quantised != wanted):
+    is_other = wanted is not None and (found is None or found.quantised != wanted)
+    if is_other and not this.overwrite:
         raise StoreError(
             f"{this.path}: of a quantised network that is not in {this.folder} with the outputs "
             f"{', '.join(spec.outputs)}, expected that one. Put its int8-… files there, or choose "
@@ -348,6 +360,11 @@ def _run(this: _Pass) -> None:
     held = [store for store in (stopped, target) if store is not None]
     kept = (name for store in reversed(held) for name in store.outputs)
     outputs = tuple(dict.fromkeys([*kept, *this.spec.outputs]))
+    begun = [
+        name for name in outputs if not any(name in s.outputs for s in (this.spec, target) if s)
+    ]
+    if begun:
+        log.info("%s: %s, which a stopped pass began, is finished, too", target, ", ".join(begun))
     engine = None
     resumes = _resumes(this, content, outputs, stopped, target)
     for store in held:

@@ -56,10 +56,7 @@ def build_model(spec: BackboneSpec, outputs: tuple[str, ...] | None = None) -> A
     path = check_files(spec)
     network = load_network(spec, path)
     with plain_keras() as keras:
-        tapped = keras.Model(
-            network.inputs,
-            {name: _pooled(keras, _tap(network, name, spec), name) for name in outputs},
-        )
+        tapped = keras.Model(network.inputs, {name: _tap(network, name, spec) for name in outputs})
         height, width, channels = spec.image
         shape = (height, width) if channels == 1 else spec.image
         pixels = keras.Input(shape, dtype="uint8", name="pixels")
@@ -76,7 +73,9 @@ def build_model(spec: BackboneSpec, outputs: tuple[str, ...] | None = None) -> A
             said = tapped(images)
         except ValueError as error:
             raise _too_small(spec) from error
-        model = keras.Model(pixels, said, name="backbone")
+        # Outside the network, whose own operations may have any name.
+        pooled = {name: _pooled(keras, said[name], name) for name in outputs}
+        model = keras.Model(pixels, pooled, name="backbone")
     model.trainable = False
     return model
 

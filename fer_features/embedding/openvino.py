@@ -84,14 +84,20 @@ def converted_network(
         return import_openvino().Core().read_model(path), facts["outputs"]
     traced = trace(spec, outputs)
     log.info("converting the network for OpenVINO, once: kept as %s", path)
-    model = import_openvino().convert_model(traced.graph)
+    try:
+        model = import_openvino().convert_model(traced.graph)
+    except Exception as error:  # of many kinds, and at length
+        said = " ".join(str(error).split())[:120]
+        raise BackboneError(
+            f"{spec.name}: OpenVINO cannot convert it ({said}). Pass --engine tensorflow."
+        ) from error
     asked = {tensor.name: name for tensor, name in zip(traced.graph.outputs, outputs, strict=True)}
     for output in list(model.outputs):
-        name = next((asked[each] for each in output.get_names() if each in asked), None)
-        if name is None:  # of a swish, whose own gradient the conversion takes for an output
+        names = {asked[each] for each in output.get_names() if each in asked}
+        if names:  # several, where a layer's output is the network's
+            output.get_tensor().add_names(names)
+        else:  # of a swish, whose own gradient the conversion takes for an output
             model.remove_result(output.get_node())
-        else:
-            output.get_tensor().set_names({name})
     write_network(model, path, {"fingerprint": spec.fingerprint, "outputs": traced.dimensions})
     return model, traced.dimensions
 
@@ -279,7 +285,7 @@ def _quantise(spec: BackboneSpec, faces: FaceDataset, folder: Path) -> BackboneS
         quantised = nncf.quantize(
             network, nncf.Dataset(np.array_split(calibration, -(-len(calibration) // 10)))
         )
-    exact, rounded = _run(network, held_out), _run(quantised, held_out)
+    exact, rounded = (_run(each, spec.outputs, held_out) for each in (network, quantised))
     cosine = {}
     for name in spec.outputs:
         cosine[name] = compare_embeddings(exact[name], rounded[name])
@@ -302,11 +308,10 @@ def _sample(faces: FaceDataset) -> npt.NDArray[np.uint8]:
     return faces.pixels[order[: CALIBRATION_IMAGES + HELD_OUT_IMAGES]]
 
 
-def _run(network: Any, pixels: npt.NDArray[np.uint8]) -> Outputs:
+def _run(network: Any, outputs: Sequence[str], pixels: npt.NDArray[np.uint8]) -> Outputs:
     compiled = import_openvino().Core().compile_model(network, "CPU", _FLOAT32)
-    names = [output.get_any_name() for output in compiled.outputs]
     parts = [compiled(part) for part in np.array_split(pixels, -(-len(pixels) // 32))]
-    return {name: np.concatenate([np.array(part[name]) for part in parts]) for name in names}
+    return {name: np.concatenate([np.array(part[name]) for part in parts]) for name in outputs}
 
 
 def _float32(spec: BackboneSpec) -> BackboneSpec:

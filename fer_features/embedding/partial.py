@@ -307,6 +307,7 @@ def naming_the_disk(folder: Path) -> Iterator[None]:
             errno.ENOTDIR,
             errno.EEXIST,
             errno.ENOENT,
+            errno.ENAMETOOLONG,
         )
         if error.errno is None or not (full or error.errno in refused):
             raise

@@ -197,7 +197,8 @@ def load_keras_file(path: Path) -> Any:
             if not all(_computes_in_float32(layer) for layer in model.layers):
                 # Saved under a mixed policy: the same weights, in layers that compute in float32.
                 plain = model.__class__.from_config(_in_float32(model.get_config()))
-                plain.set_weights(model.get_weights())
+                # Not set_weights: some layers make numbers of their weights as they are loaded.
+                plain.load_weights(path)
                 model = plain
             if isinstance(model, keras.Sequential):  # which does not show its operations
                 model = keras.Model(model.inputs, model.outputs, name=model.name)
@@ -214,10 +215,18 @@ def _computes_in_float32(layer: Any) -> bool:
     return all(map(_computes_in_float32, nested)) and layer.compute_dtype == "float32"
 
 
+_FLOATS = ("mixed_float16", "mixed_bfloat16", "float16", "bfloat16", "float64")
+
+
 def _in_float32(config: Any) -> Any:
-    """Return a configuration with float32 for every layer's dtype."""
+    """Return a configuration with float32 for every policy of a layer, and other dtypes kept."""
     if isinstance(config, dict):
-        return {k: "float32" if k == "dtype" else _in_float32(v) for k, v in config.items()}
+        if str(config.get("class_name", "")).endswith("DTypePolicy"):
+            return "float32"
+        return {
+            name: "float32" if name == "dtype" and value in _FLOATS else _in_float32(value)
+            for name, value in config.items()
+        }
     if isinstance(config, list | tuple):
         return type(config)(map(_in_float32, config))
     return config

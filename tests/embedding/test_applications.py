@@ -361,10 +361,10 @@ def test_the_command_lists_every_network_without_tensorflow() -> None:
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     *table, status = said.stdout.splitlines()
     assert json.loads(status) == [0, False, False]
-    assert table[0].split() == ["network", "dimension", "input", "size", "parameters"]
+    assert table[0].split() == ["network", "dimension", "input", "size", "least", "parameters"]
     rows = [line.split() for line in table[1 : 1 + len(APPLICATIONS)]]
     assert [row[0] for row in rows] == list(APPLICATIONS)
-    assert ["InceptionResNetV2", "1,536", "139", "54,336,736"] in rows
+    assert ["InceptionResNetV2", "1,536", "139", "75", "54,336,736"] in rows
 
 
 def test_the_command_lists_the_layers_of_a_network(tmp_path: Path) -> None:

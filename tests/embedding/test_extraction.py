@@ -1,5 +1,6 @@
 """The pass: each image once, resumed where it stopped, nothing lost unsaid, never a silent mix."""
 
+import contextlib
 import json
 import shutil
 import signal
@@ -942,3 +943,36 @@ def test_grey_and_colour_of_the_same_bytes_are_different_images(
     extract(grey, path, backbone=TINY)
     with pytest.raises(StoreError, match=r"made with image \[48, 48, 1\], expected \[48, 48, 3\]"):
         extract(colour, path, backbone=TINY)
+
+
+def test_pixels_changed_after_the_faces_were_made_are_embedded_as_they_are(path: Path) -> None:
+    faces, other = noise_faces(12), noise_faces(12, seed=1)
+    faces.pixels[...] = other.pixels
+    store = extract(faces, path, backbone=TINY)
+    assert np.array_equal(store.image_digest[0], pixel_digests(other.pixels)[0])
+
+
+def test_workers_keep_networks_in_the_folder_of_the_call(tmp_path: Path) -> None:
+    """Worker processes are kept between calls, and with them the folder they were started in."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        with contextlib.chdir(tmp_path / name):
+            extract(noise_faces(40), backbone=TINY, workers=2, batch_size=4, engine="openvino")
+    kept = [sorted(each.name for each in (tmp_path / name / "cache").iterdir())
+            for name in ("one", "two")]  # fmt: skip
+    assert kept[0] == kept[1]
+    assert any(name.startswith("openvino-") for name in kept[1])
+
+
+def test_overwriting_an_int8_store_keeps_its_network_and_what_that_said(
+    tmp_path: Path, counting: Counting
+) -> None:
+    spec = BackboneSpec("tiny", "random:0", precision="int8")
+    path = tmp_path / "int8.h5"
+    extract(noise_faces(60), path, backbone=replace(spec, layers=("one",)))
+    extract(noise_faces(60), tmp_path / "other.h5", backbone=spec)
+    assert counting.images == 2 * 58
+    few = taken(noise_faces(60), slice(20))
+    store = extract(few, path, backbone=spec, overwrite=True)
+    assert counting.images == 0
+    assert store.outputs == ("final", "one")
