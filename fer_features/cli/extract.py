@@ -211,11 +211,12 @@ def _layers_of(backbone: str, input_size: int | None) -> str:
 
 def _verify(path: Path) -> int:
     from fer_features.embedding.store import Store, name_rows
+    from fer_features.faces.bad_rows import shown
 
     store = Store(path)
     damaged = store.verify()
     if damaged:
-        sources = ", ".join(map(ascii, store.source[damaged[:5]])).replace("'", "")
+        sources = ", ".join(shown(str(source)) for source in store.source[damaged[:5]])
         click.echo(
             f"Error: {path}: {name_rows(damaged)} damaged (source: {sources}). "
             f"Mend it with {store.command('--repair')}.",

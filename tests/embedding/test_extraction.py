@@ -363,7 +363,9 @@ def test_a_stopped_pass_is_not_lost_to_another_source(path: Path, counting: Coun
     counting.stop_after(2, noise_faces(64, copies=False), path, backbone=TINY)
     partial = path.with_name("faces.h5.partial")
     before = partial.read_bytes()
-    with pytest.raises(StoreError, match=r"faces\.h5\.partial: holds 32 images, of which"):
+    with pytest.raises(
+        StoreError, match=r"faces\.h5\.partial: a stopped pass of another call, holds 32 images,"
+    ):
         extract(noise_faces(64, 1), path, backbone=TINY)
     assert partial.read_bytes() == before
 
@@ -374,7 +376,9 @@ def test_what_a_stopped_pass_knows_in_part_is_not_lost_to_another_source(
     faces = noise_faces(64, copies=False)
     counting.stop_after(2, faces, path, backbone=TINY)
     counting.stop_after(0, faces, path, backbone=ONE)  # 32 have final, and none has one yet
-    with pytest.raises(StoreError, match=r"faces\.h5\.partial: holds 32 images, of which"):
+    with pytest.raises(
+        StoreError, match=r"faces\.h5\.partial: a stopped pass of another call, holds 32 images,"
+    ):
         extract(noise_faces(64, 1), path, backbone=TINY)
     counting.stop_after(1, faces, path, backbone=ONE)
     store = extract(faces, path, backbone=ONE, batch_size=16)
@@ -472,8 +476,8 @@ def test_how_to_read_is_refused_with_faces_that_are_read(path: Path, option: Any
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size: 0, expected at least 1"),
-        ({"workers": 0}, "workers: 0, expected at least 1"),
+        ({"batch_size": 0}, "batch_size: 0, expected a whole number, at least 1"),
+        ({"workers": 0}, "workers: 0, expected a whole number, at least 1"),
         ({"workers": 2, "dask": "tcp://x:1"}, "expected one of the two"),
         ({"engine": "tensrflow"}, "engine: 'tensrflow'"),
     ],
@@ -630,7 +634,7 @@ def test_another_network_never_mixes_into_a_store(
     for options in ({}, {"repair": True}):
         with pytest.raises(StoreError, match=rf"faces.h5: made with {field.split('.*')[0]}"):
             extract(faces, path, backbone=spec, **options)
-        with pytest.raises(StoreError, match=rf"{field}.*Choose another output with -o.*--overwri"):
+        with pytest.raises(StoreError, match=rf"{field}.*choose another output with -o.*--overwri"):
             extract(faces, path, backbone=spec, **options)
     assert path.read_bytes() == before
     store = extract(faces, path, backbone=spec, overwrite=True)

@@ -198,7 +198,7 @@ def test_rows_mean_what_numpys_do(store: Store, rows: Any, features: str) -> Non
     "rows",
     [
         40, -41, [0, 40], [-41], np.ones(N - 1, bool), np.ones(N + 1, bool), [True, False], 1.0,
-        [0.5], "final", np.array([1.0]),
+        [0.5], np.array([1.0]),
     ],
     ids=lambda rows: repr(rows)[:40],
 )  # fmt: skip
@@ -207,6 +207,11 @@ def test_rows_that_numpy_refuses_are_refused_as_numpy_does(store: Store, rows: A
         np.empty((N, 16))[rows]
     with pytest.raises(IndexError):
         store.embeddings(rows)
+
+
+def test_features_in_the_place_of_rows_are_told_their_own(store: Store) -> None:
+    with pytest.raises(TypeError, match=r"embeddings\(features='final'\)"):
+        store.embeddings("final")
 
 
 def test_features_are_outputs_joined_in_the_order_named(store: Store, path: Path) -> None:
@@ -229,7 +234,10 @@ def test_features_are_outputs_joined_in_the_order_named(store: Store, path: Path
     ("features", "message"),
     [
         ("thre", r"no features 'thre', expected some of final, one, three\. Did you mean three\?"),
-        ("final+two_relu", r"no features 'two_relu'.*fer-extract SOURCE -o \S+ --layers NAME"),
+        (
+            "final+two_relu",
+            r"no features 'two_relu'.*fer-extract SOURCE -o \S+ --backbone tiny .* --layers NAME",
+        ),
         ("", "no features ''"),
         ("one+", "no features ''"),
         ("one+final+one", r"'one\+final\+one', expected each output once"),

@@ -229,6 +229,10 @@ def test_the_time_left_is_that_of_the_fits_left(finished, data, tmp_path, monkey
     seen = []
 
     class Seen(tqdm):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            # Drawn after each fit, however quick: the rate then counts them one by one.
+            super().__init__(*arguments, **options, mininterval=0)
+
         def update(self, n: float | None = 1) -> bool | None:
             super().update(n)
             seen.append((self.initial, self.n, self.total, self._ema_dn()))

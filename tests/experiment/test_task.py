@@ -75,6 +75,9 @@ class ArrayStore:
     def check_labels(self):
         pass
 
+    def options(self):
+        return "--backbone tiny"
+
     def embeddings(self, rows, features):
         return np.tile(np.asarray(rows, dtype=np.float32)[:, None], len(features))
 
