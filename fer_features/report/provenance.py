@@ -150,12 +150,13 @@ def provenance_tables(section: Section) -> list[Table]:
     fits = [
         (
             Cell(group.label),
+            Cell(group.results[0].features),
             Cell(", ".join(f"{k}={value_said(v)}" for k, v in group.results[0].params.items())),
             Cell(", ".join(str(result.seed) for result in group.results)),
         )
         for group in section.groups
     ]
-    tables = [Table("Heads", ("Head", "Parameters", "Seeds"), tuple(fits), numbers=3)]
+    tables = [Table("Heads", ("Head", "Features", "Parameters", "Seeds"), tuple(fits), numbers=4)]
     results = [result for group in section.groups for result in group.results]
     tables += [
         facts("Versions and machine", each)
@@ -165,7 +166,10 @@ def provenance_tables(section: Section) -> list[Table]:
         stated = {"file": store.get("name"), "fingerprint": store.get("fingerprint")}
         for part in ("backbone", "dataset"):
             shown = "data" if part == "dataset" else part
-            stated |= {f"{shown}: {k.replace('_', ' ')}": v for k, v in store.get(part, {}).items()}
+            stated |= {
+                f"{shown}: {'network' if k == part else k.replace('_', ' ')}": v
+                for k, v in store.get(part, {}).items()
+            }
         for number, made in enumerate(store.get("provenance", {}).get("passes", []), start=1):
             # Where files lay is no reader's business.
             told = {name: value for name, value in made.items() if name != "files"}
