@@ -180,7 +180,8 @@ class Store:
         bad = sums != self._checksum[images]
         damaged = ~self._intact_rows[wanted] | bad[place.reshape(wanted.shape)]
         self._refuse_damaged(wanted[damaged])
-        joined = np.concatenate([values[name] for name in names], axis=1)
+        chosen = [values[name] for name in names]
+        joined = chosen[0] if len(chosen) == 1 else np.concatenate(chosen, axis=1)
         return joined[place.reshape(wanted.shape)]
 
     def features(self, features: str | Sequence[str]) -> tuple[str, ...]:
