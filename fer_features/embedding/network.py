@@ -142,12 +142,13 @@ def layers_worth_keeping(spec: BackboneSpec) -> list[Layer]:
         network = _untrained(spec)
     with plain_keras() as keras:
         graph = _Graph(keras.Model(network.inputs, network.outputs).get_config())
+        named = _named(network, spec)
         tensors = {
             name: operation.output
-            for name, operation in _named(network, spec).items()
+            for name, operation in named.items()
             if len(getattr(operation.output, "shape", ())) == 4 and graph.uses[operation.name] == 1
         }
-        own = {operation.name: name for name, operation in _named(network, spec).items()}
+        own = {operation.name: name for name, operation in named.items()}
         ends, is_chain = graph.ends_of_blocks()
         ends = [end for end in ends if own.get(end) in tensors]
         names = [own[end] for end in ends]

@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -109,9 +109,7 @@ def is_converted(spec: BackboneSpec, outputs: Sequence[str], folder: Path) -> bo
     return _converted_path(spec, outputs, folder).with_suffix(".json").exists()
 
 
-def quantise(
-    spec: BackboneSpec, faces: FaceDataset, folder: Path, wanted: str | None = None
-) -> BackboneSpec:
+def quantise(spec: BackboneSpec, faces: FaceDataset, folder: Path) -> BackboneSpec:
     """Return the spec of the quantised network, which is made if ``folder`` holds none yet.
 
     Quantised after training, by NNCF, on a seeded sample of the faces. How close it comes to
@@ -127,27 +125,27 @@ def quantise(
         Of which it is calibrated.
     folder : Path
         Where it is kept.
-    wanted : str, optional
-        Hex sha256 of the one to prefer, if several are there.
 
     Raises
     ------
     OptionError
         When NNCF is not installed, or there are too few images.
     """
-    found = quantised_spec(spec, folder, wanted)
-    return found or _quantise(spec, faces, folder)
+    return quantised_spec(spec, folder) or _quantise(spec, faces, folder)
 
 
 def quantised_spec(
     spec: BackboneSpec, folder: Path, wanted: str | None = None
 ) -> BackboneSpec | None:
-    """Return the spec with a quantised network of ``folder`` that has its outputs, if one does."""
-    found = {}
-    for path in sorted(folder.glob(f"int8-{_float32(spec).fingerprint[:16]}-*.json")):
-        facts = network_facts(path.with_suffix(".xml"))
-        if facts is not None and set(spec.outputs) <= set(facts["outputs"]):
-            found[facts["sha256"]] = len(facts["outputs"])
+    """Return the spec with a quantised network of ``folder`` that has its outputs, if one does.
+
+    Of several the one whose hex sha256 is ``wanted``, else the one of the fewest outputs.
+    """
+    found = {
+        facts["sha256"]: len(facts["outputs"])
+        for _, facts in _kept_quantised(spec, folder)
+        if set(spec.outputs) <= set(facts["outputs"])
+    }
     if not found:
         return None
     chosen = wanted if wanted in found else min(found, key=lambda sha256: found[sha256])
@@ -243,20 +241,27 @@ def _short_hash(outputs: Sequence[str]) -> str:
     return hashlib.sha256(",".join(outputs).encode()).hexdigest()[:8]
 
 
+def _kept_quantised(spec: BackboneSpec, folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the file and the facts of each whole quantised form of a network in a folder."""
+    for path in sorted(folder.glob(f"int8-{_float32(spec).fingerprint[:16]}-*.xml")):
+        facts = network_facts(path)
+        if facts is not None:
+            yield path, facts
+
+
 def _quantised(
     spec: BackboneSpec, outputs: Sequence[str], folder: Path
 ) -> tuple[Path, dict[str, Any]]:
     """Return the file and the facts of the quantised network that a spec names."""
-    for note in sorted(folder.glob(f"int8-{_float32(spec).fingerprint[:16]}-*.json")):
-        facts = network_facts(note.with_suffix(".xml"))
-        if facts is not None and facts["sha256"] == spec.quantised:
+    for path, facts in _kept_quantised(spec, folder):
+        if facts["sha256"] == spec.quantised:
             lacking = [name for name in outputs if name not in facts["outputs"]]
             if lacking:
                 raise BackboneError(
-                    f"{note.with_suffix('.xml')}: quantised without layer {lacking[0]}, which an "
+                    f"{path}: quantised without layer {lacking[0]}, which an "
                     "int8 network cannot be given later. Extract it into another output."
                 )
-            return note.with_suffix(".xml"), facts
+            return path, facts
     raise BackboneError(
         f"{folder}: no quantised network of sha256 {spec.quantised}, which this store's "
         "embeddings are of. Put its int8-… files there, or extract into another folder."
