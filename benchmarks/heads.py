@@ -34,7 +34,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fer_features import DenseHead, LogisticHead, Store, Task, evaluate, read_faces
 from fer_features.experiment.bootstrap import resampled_scores
-from fer_features.faces.dataset import EMOTIONS
+from fer_features.faces.emotions import EMOTIONS
 from fer_features.runtimes import import_keras
 from fer_features.sample.faces import write_csv
 

@@ -29,7 +29,8 @@ from fer_features.embedding.layout import (
     row_checksums,
 )
 from fer_features.errors import StoreError
-from fer_features.faces.dataset import EMOTIONS, SIDE, USAGES
+from fer_features.faces.dataset import SIDE
+from fer_features.faces.emotions import EMOTIONS, USAGES
 
 if TYPE_CHECKING:
     import pandas as pd

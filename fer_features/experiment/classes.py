@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import TypeAlias
 
 from fer_features.errors import TaskError
-from fer_features.faces.dataset import EMOTIONS
+from fer_features.faces.emotions import EMOTIONS
 
 Classes: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 

@@ -15,7 +15,7 @@ import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from fer_features.errors import TaskError
-from fer_features.faces.dataset import NONE, USAGES
+from fer_features.faces.emotions import NONE, USAGES
 
 
 class Rows(NamedTuple):

@@ -28,7 +28,7 @@ from fer_features.experiment.run_folder import (
     write_run,
 )
 from fer_features.experiment.scoring import decide, score
-from fer_features.faces.dataset import EMOTIONS
+from fer_features.faces.emotions import EMOTIONS
 
 if TYPE_CHECKING:
     from fer_features.experiment.task import Data, Split

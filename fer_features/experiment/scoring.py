@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn import metrics
 
-from fer_features.faces.dataset import EMOTIONS
+from fer_features.faces.emotions import EMOTIONS
 
 SCORES = (
     "accuracy",

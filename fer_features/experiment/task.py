@@ -28,7 +28,7 @@ from fer_features.experiment.drawing import (
     split_at_random,
     split_by_usage,
 )
-from fer_features.faces.dataset import EMOTIONS, NONE
+from fer_features.faces.emotions import EMOTIONS, NONE
 
 if TYPE_CHECKING:
     from fer_features.embedding.store import Store

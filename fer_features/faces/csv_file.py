@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from fer_features.errors import SourceError
 from fer_features.faces.bad_rows import BadRows, RowError, did_you_mean, shown
-from fer_features.faces.dataset import EMOTIONS, NONE, SIDE, USAGES
+from fer_features.faces.dataset import SIDE
+from fer_features.faces.emotions import EMOTIONS, NONE, USAGES
 from fer_features.faces.pixel_text import PIXELS, parse_cell, parse_plain
 from fer_features.faces.pixels import PixelBuffer
 

@@ -8,17 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-EMOTIONS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
-"""Names of FER2013's emotion ids, in order: ``EMOTIONS[3] == "happiness"``."""
-
-USAGES = ("Training", "PublicTest", "PrivateTest")
-"""FER2013's own three-way split, in the order of the ids a store keeps."""
+from fer_features.faces.emotions import EMOTIONS, NONE, USAGES
 
 SIDE = 48
 """Height and width of FER2013's faces in pixels: those of a CSV file and of drawn ones."""
-
-NONE = -1
-"""The emotion or usage id of a row whose source states none."""
 
 ImageForm = tuple[int, int, int]
 """The form of an image: height and width in pixels, and 1 channel (grey) or 3 (colour)."""
@@ -64,7 +57,7 @@ class FaceDataset:
     pixels : uint8 (n, h, w) or (n, h, w, 3), 0 to 255
         Grey or colour images, all of one form; n may be 0.
     emotion : int8 (n,)
-        FER2013's ids, 0 to 6 (:data:`EMOTIONS`), or -1 for none.
+        Ids, 0 to 7 (:data:`~fer_features.faces.emotions.EMOTIONS`), or -1 for none.
     usage : int8 (n,)
         0 Training, 1 PublicTest, 2 PrivateTest, -1 none.
     source : str (n,)

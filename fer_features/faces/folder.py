@@ -11,20 +11,8 @@ from typing import NamedTuple
 
 from fer_features.errors import SourceError
 from fer_features.faces.bad_rows import BadRows, did_you_mean, shown
-from fer_features.faces.dataset import EMOTIONS, NONE, USAGES
+from fer_features.faces.emotions import EMOTION_WORDS, EMOTIONS, NONE, USAGES
 from fer_features.faces.image import SUFFIXES
-
-_SYNONYMS = {
-    "anger": ("anger", "angry"),
-    "disgust": ("disgust", "disgusted"),
-    "fear": ("fear", "fearful", "afraid", "scared"),
-    "happiness": ("happiness", "happy", "joy", "joyful"),
-    "sadness": ("sadness", "sad"),
-    "surprise": ("surprise", "surprised"),
-    "neutral": ("neutral",),
-}
-EMOTION_FOLDERS = {word: EMOTIONS.index(name) for name in EMOTIONS for word in _SYNONYMS[name]}
-"""Folder names in lower case, and the emotion id each means."""
 
 USAGE_FOLDERS = {
     "train": 0, "training": 0,
@@ -116,7 +104,7 @@ def place_images(paths: list[str], shown_path: str, bad: BadRows) -> list[Place]
             usage = _USAGE_IDS[match[1].lower()]
         if not folders:
             loose.append(Place(path, NONE, usage))
-        elif (emotion := EMOTION_FOLDERS.get(folders[0].strip().lower())) is not None:
+        elif (emotion := EMOTION_WORDS.get(folders[0].strip().lower())) is not None:
             places.append(Place(path, emotion, usage))
         else:
             folder = f"{within}/{folders[0]}".lstrip("/")
@@ -132,7 +120,7 @@ def place_images(paths: list[str], shown_path: str, bad: BadRows) -> list[Place]
 
 def _add_unknown(folder: str, count: int, bad: BadRows) -> None:
     name = folder.rpartition("/")[2]
-    hint = did_you_mean(name, {word: word for word in EMOTION_FOLDERS})
+    hint = did_you_mean(name, {word: word for word in EMOTION_WORDS})
     images = "1 image" if count == 1 else f"{count} images"
     finding = (
         f"a folder of {images} whose name is no emotion{hint}, expected {', '.join(EMOTIONS[:-1])} "

@@ -8,7 +8,8 @@ import click
 import numpy as np
 
 from fer_features.errors import FerFeaturesError, SourceError
-from fer_features.faces.dataset import EMOTIONS, SIDE
+from fer_features.faces.dataset import SIDE
+from fer_features.faces.emotions import EMOTIONS
 from fer_features.sample.faces import csv_bytes, draw_faces, write_csv
 
 

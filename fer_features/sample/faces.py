@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fer_features.errors import SourceError
-from fer_features.faces.dataset import EMOTIONS, NONE, SIDE, USAGES, FaceDataset, form_name
+from fer_features.faces.dataset import SIDE, FaceDataset, form_name
+from fer_features.faces.emotions import EMOTIONS, NONE, USAGES
 from fer_features.sample.drawing import draw_face
 
 EMOTION_SHARES = (0.14, 0.06, 0.14, 0.30, 0.14, 0.11, 0.11)

@@ -21,7 +21,7 @@ from support import TINY, noise_faces
 from fer_features import Store, extract
 from fer_features.embedding.store import find_store
 from fer_features.errors import StoreError
-from fer_features.faces.dataset import EMOTIONS, USAGES
+from fer_features.faces.emotions import EMOTIONS, USAGES
 
 N, M = 40, 38
 FACES = replace(

@@ -19,7 +19,7 @@ from fer_features.experiment.heads import LogisticHead
 from fer_features.experiment.run_folder import SPLITS, check_free
 from fer_features.experiment.scoring import SCORES, by_emotion, decide, score
 from fer_features.experiment.task import Data, Split, Task
-from fer_features.faces.dataset import EMOTIONS
+from fer_features.faces.emotions import EMOTIONS
 
 AWKWARD = {'"NA"': ["happiness"], "null": ["anger", "fear"], "1,5 <b>": ["sadness"]}
 CLASSES = {

@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 from fer_features.errors import TaskError
 from fer_features.experiment.classes import DEFAULT_CLASSES
 from fer_features.experiment.task import Task
-from fer_features.faces.dataset import EMOTIONS
+from fer_features.faces.emotions import EMOTIONS
 
 FER2013_COUNTS = (4953, 547, 5121, 8989, 6077, 4002, 6198)
 

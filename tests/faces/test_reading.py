@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from fer_features.errors import SourceError
 from fer_features.faces.bad_rows import RowError
-from fer_features.faces.dataset import NONE
+from fer_features.faces.emotions import NONE
 from fer_features.faces.image import decode_image
 from fer_features.faces.pixel_text import parse_cell, parse_plain
 from fer_features.faces.reading import evenly_spaced, read_faces, source_name, source_sha256

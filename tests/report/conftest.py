@@ -15,7 +15,8 @@ from sklearn.neural_network import MLPClassifier
 from fer_features.experiment.comparison import compare
 from fer_features.experiment.evaluation import Result, evaluate
 from fer_features.experiment.task import Data, Split, Task
-from fer_features.faces.dataset import EMOTIONS, FaceDataset
+from fer_features.faces.dataset import FaceDataset
+from fer_features.faces.emotions import EMOTIONS
 from fer_features.sample.faces import draw_faces
 
 Fits = Callable[..., list[Result]]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fer_features.faces.dataset import EMOTIONS
+from fer_features.faces.emotions import EMOTIONS
 from fer_features.report.page import write_report
 
 CHROMIUM = next(

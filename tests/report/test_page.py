@@ -14,7 +14,8 @@ from sklearn.metrics import accuracy_score
 
 from fer_features.errors import RunError
 from fer_features.experiment.evaluation import Result
-from fer_features.faces.dataset import EMOTIONS, FaceDataset
+from fer_features.faces.dataset import FaceDataset
+from fer_features.faces.emotions import EMOTIONS
 from fer_features.report.page import write_report
 from fer_features.report.pictures import pictures
 from fer_features.report.style import DARK, darkened, legends

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from fer_features.errors import SourceError
-from fer_features.faces.dataset import EMOTIONS, NONE, FaceDataset
+from fer_features.faces.dataset import FaceDataset
+from fer_features.faces.emotions import EMOTIONS, NONE
 from fer_features.faces.reading import read_faces
 from fer_features.sample.__main__ import main
 from fer_features.sample.faces import draw_faces, write_csv
