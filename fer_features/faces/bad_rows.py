@@ -1,19 +1,43 @@
-"""The bad rows of one source: collected while it is read, reported together at its end."""
+"""The bad rows of one source: collected while it is read, told of together, each kind once."""
 
-from difflib import get_close_matches
+import re
+from collections import Counter
+from typing import NamedTuple
 
 from fer_features.errors import SourceError
 
 NAMED = 5
-"""How many bad rows a message names; it counts the others."""
+"""How many kinds of bad row, and places of each, a message shows; it counts the others."""
 
 
 class RowError(Exception):
-    """One row that is not a labelled face; the message says what was found and expected."""
+    """One row that is not a labelled face.
+
+    The message says what was found and expected; ``kind`` says what rows that are bad in the same
+    way have in common, and is the message where that names nothing of one row alone.
+    """
+
+    def __init__(self, finding: str, kind: str | None = None) -> None:
+        super().__init__(finding)
+        self.kind = kind or finding
+
+
+class _Kind(NamedTuple):
+    """Rows bad in one way: where the first few are, what was found in the first, how many."""
+
+    places: tuple[str, ...]
+    finding: str
+    entries: int
+    rows: int
+
+    @property
+    def line(self) -> str:
+        more = self.entries - len(self.places)
+        return f"{', '.join(self.places)}{f' and {more:,} more' * bool(more)}: {self.finding}"
 
 
 class BadRows:
-    """What is wrong with a source, row by row, so that one error can tell of all of it.
+    """What is wrong with a source, kind by kind, so that one error can tell of all of it.
 
     Parameters
     ----------
@@ -25,6 +49,13 @@ class BadRows:
         What stands between the source and the place within it: ``" "`` or ``"/"``.
     remedies : (str, str)
         What to do about one bad row, and about several, such as ``"Remove the row"``.
+
+    Attributes
+    ----------
+    count : int
+        How many bad rows there are.
+    words : Counter of str
+        What the bad rows say of their emotion, as far as they say it.
     """
 
     def __init__(self, source: str, unit: str, joint: str, remedies: tuple[str, str]) -> None:
@@ -32,16 +63,31 @@ class BadRows:
         self.unit = unit
         self.joint = joint
         self.remedies = remedies
-        self.count = 0
-        self._findings: list[tuple[str, str]] = []
-        self._entries = 0
+        self.words: Counter[str] = Counter()
+        self._kinds: dict[str, _Kind] = {}
 
-    def add(self, place: str, finding: str, rows: int = 1) -> None:
-        """Note a finding at a place within the source; it stands for ``rows`` bad rows."""
-        self.count += rows
-        self._entries += 1
-        if len(self._findings) < NAMED:
-            self._findings.append((place, finding))
+    @property
+    def count(self) -> int:
+        return sum(kind.rows for kind in self._kinds.values())
+
+    @property
+    def by_kind(self) -> dict[str, int]:
+        """How many rows are bad in each way."""
+        return {name: kind.rows for name, kind in self._kinds.items()}
+
+    def add(
+        self, place: str, error: RowError | str, rows: int = 1, word: str | None = None
+    ) -> None:
+        """Note what is wrong at a place within the source; it stands for ``rows`` bad rows.
+
+        ``word`` is what they say of their emotion.
+        """
+        kind = error.kind if isinstance(error, RowError) else error
+        places, finding, entries, count = self._kinds.get(kind, _Kind((), str(error), 0, 0))
+        places = (*places, place)[:NAMED]
+        self._kinds[kind] = _Kind(places, finding, entries + 1, count + rows)
+        if word is not None:
+            self.words[word] += rows
 
     def close(self, good: int, skip_bad: bool) -> int:
         """Return how many rows are left out, or raise the one error that tells of them.
@@ -51,28 +97,40 @@ class BadRows:
         SourceError
             There are bad rows and ``skip_bad`` is false, or no good row is left.
         """
-        if not self.count or (skip_bad and good):
-            return self.count
+        count = self.count
+        if not count or (skip_bad and good):
+            return count
         if skip_bad:
             raise SourceError(
-                f"{self.source}: no good {self.unit} left of {self.count}: {self._listed()}. "
+                f"{self.source}: no good {self.unit} left of {count:,}: {self._listed()}. "
                 "Mend the source."
             )
-        if self._entries == 1:
-            ((place, finding),) = self._findings
+        if count == 1:
+            (kind,) = self._kinds.values()
             raise SourceError(
-                f"{self.source}{self.joint}{place}: {finding}. "
-                f"{self.remedies[0]} or pass --skip-bad."
+                f"{self.source}{self.joint}{kind.line}. {self.remedies[0]} or pass --skip-bad."
             )
         raise SourceError(
-            f"{self.source}: {self.count} bad {self.unit}s: {self._listed()}. "
+            f"{self.source}: {count:,} bad {self.unit}s: {self._listed()}. "
             f"{self.remedies[1]} or pass --skip-bad."
         )
 
+    def left_out(self) -> list[str]:
+        """Return a line for each kind of bad row: how many, and the first of them."""
+        return [
+            f"{self.source}: left out {one_or_many(kind.rows, self.unit)}: {kind.line}"
+            for kind in self._kinds.values()
+        ]
+
     def _listed(self) -> str:
-        listed = "; ".join(f"{place}: {finding}" for place, finding in self._findings)
-        more = self._entries - len(self._findings)
-        return f"{listed}; and {more} more" if more else listed
+        shown = [kind.line for kind in list(self._kinds.values())[:NAMED]]
+        more = len(self._kinds) - len(shown)
+        return "; ".join([*shown, *[f"and {one_or_many(more, 'kind')} more"] * bool(more)])
+
+
+def one_or_many(count: int, unit: str) -> str:
+    """Return ``"1 row"`` or ``"2,304 rows"``."""
+    return f"{count:,} {unit}{'' if count == 1 else 's'}"
 
 
 def shown(text: str | bytes, width: int = 40) -> str:
@@ -83,10 +141,14 @@ def shown(text: str | bytes, width: int = 40) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
 
 
-def did_you_mean(name: str, known: dict[str, str], cutoff: float = 0.6) -> str:
-    """Return ``" (did you mean 'X'?)"`` for a misspelt name, else ``""``.
+def in_words(start: bytes) -> tuple[str, str] | None:
+    """Say what a file is that was meant to be another, by its first bytes, and what to do.
 
-    ``known`` maps what a name is compared with, in lower case, to what is proposed.
+    None if it is nothing that is often taken for the file that it stands for.
     """
-    close = get_close_matches(name.strip().lower(), known, n=1, cutoff=cutoff)
-    return f" (did you mean {known[close[0]]!r}?)" if close else ""
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself", "Run 'git lfs pull' where it came from"
+    if re.match(rb"<(!doctype|html|head|\?xml)", text):
+        return "a web page, not the file itself", "Download the file again, logged in if need be"
+    return None

@@ -1,7 +1,8 @@
-"""Faces from a CSV file in one of FER2013's layouts, read as a stream of small blocks.
+"""Faces from a CSV file, read as a stream of small blocks.
 
-Only a block of lines is held as text at any time; what is kept of it is uint8, and beyond some
-hundred megabytes lies in a temporary file.
+FER2013's layout and its relatives: any delimiter, pixels in one cell or in a column each, with or
+without a header. Only a block of lines is held as text at any time; what is kept of it is uint8,
+and beyond some hundred megabytes lies in a temporary file.
 """
 
 import csv
@@ -12,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -20,51 +21,57 @@ import numpy as np
 import numpy.typing as npt
 
 from fer_features.errors import SourceError
-from fer_features.faces.bad_rows import BadRows, RowError, did_you_mean, shown
+from fer_features.faces.bad_rows import BadRows, RowError, shown
 from fer_features.faces.dataset import SIDE
-from fer_features.faces.emotions import EMOTIONS, NONE, USAGES
-from fer_features.faces.pixel_text import PIXELS, parse_cell, parse_plain
+from fer_features.faces.emotions import emotion_of, usage_of, whole_number
+from fer_features.faces.pixel_text import count_values, parse_block, parse_cell
 from fer_features.faces.pixels import PixelBuffer
+from fer_features.faces.table import PIXELS, Column, Columns, Table, find_columns
 
-COLUMNS = {"pixels": "pixels", "emotion": "emotion", "usage": "Usage"}
-"""The columns that are read, by their names in lower case."""
-
-SUFFIXES = (".csv", ".gz", ".xz", ".zip")
+SUFFIXES = (".csv", ".tsv", ".gz", ".xz", ".zip")
 
 _BLOCK = 64  # rows: the arrays of a block then fit into a core's cache
 _BUFFER = 262_144  # bytes
 _LONGEST_HEADER = 65_536  # bytes; a binary file may have no line break at all
-_EMOTION_IDS = {str(i).encode(): i for i in range(len(EMOTIONS))}
-_USAGE_IDS = {name.lower().encode(): i for i, name in enumerate(USAGES)}
+_DELIMITERS = (",", ";", "\t", "|")
+_LAYOUT = "a CSV file with a column 'pixels' and, if it has labels, 'emotion' and 'Usage'"
 
 
-class Rows(NamedTuple):
-    """The good rows of a CSV file: their pixels, labels and numbers below the header."""
+class Form(NamedTuple):
+    """How a CSV file is laid out: its delimiter, its columns, whether its first line is a row."""
 
-    pixels: npt.NDArray[np.uint8]
-    emotion: npt.NDArray[np.int8]
-    usage: npt.NDArray[np.int8]
-    number: npt.NDArray[np.int64]
+    delimiter: str
+    width: int
+    columns: Columns
+    has_header: bool
 
 
 def read_csv(
-    path: Path, shown_path: str, bad: BadRows, progress: Callable[[int, int], None] | None
-) -> Rows:
+    path: Path,
+    shown_path: str,
+    bad: BadRows,
+    progress: Callable[[int, int], None] | None,
+    announce: Callable[[Columns], None],
+) -> Table:
     """Read every row of a plain, .gz, .xz or .zip CSV file; bad ones go to ``bad``.
 
-    ``progress`` is called with the bytes read of the file as it lies, and its size.
+    ``progress`` is called with the bytes read of the file as it lies, and its size; ``announce``
+    with what was found in the header, before any row is read.
     """
     pixels = PixelBuffer((SIDE, SIDE), shown_path)
-    emotion, usage, number = bytearray(), bytearray(), []
+    words = _Words({}, {}, {})
+    codes, number = bytearray(), []
     with path.open("rb") as packed, _unpacked(packed, path, shown_path) as lines:
         size = path.stat().st_size
-        header = _Header(lines.readline(_LONGEST_HEADER), shown_path)
-        rows = _numbered_rows(lines)
+        first = lines.readline(_LONGEST_HEADER)
+        ahead = list(islice(lines, _BLOCK))
+        form = _form(first, ahead, shown_path)
+        announce(form.columns)
+        rows = _numbered_rows(chain([first] if not form.has_header else [], ahead, lines))
         while block := list(islice(rows, _BLOCK)):
-            good = _read_block(block, header, bad)
+            good = _read_block(block, form, bad, words)
             pixels.append(good.pixels)
-            emotion += good.emotion.tobytes()
-            usage += good.usage.tobytes()
+            codes += good.codes.tobytes()
             number.append(good.number)
             if progress:
                 progress(packed.tell(), size)
@@ -73,63 +80,135 @@ def read_csv(
             f"{shown_path}: a header and no rows, expected a row for each face. "
             "Check that the file is complete."
         )
-    return Rows(
-        pixels.array(),
-        np.frombuffer(emotion, np.int8),
-        np.frombuffer(usage, np.int8),
-        np.concatenate(number),
+    coded = np.frombuffer(codes, np.int32).reshape(-1, 3)
+    has = (form.columns.emotion, form.columns.usage, form.columns.group)
+    columns = [
+        None if position is None else Column(coded[:, i], _texts(known))
+        for i, (position, known) in enumerate(zip(has, words, strict=True))
+    ]
+    return Table(pixels.array(), np.concatenate(number), *columns)
+
+
+class _Words(NamedTuple):
+    """The distinct cells seen so far of emotion, Usage and group, and the code of each."""
+
+    emotion: dict[bytes, int]
+    usage: dict[bytes, int]
+    group: dict[bytes, int]
+
+
+class _Rows(NamedTuple):
+    """The good rows of a block: pixels, the codes of emotion, Usage and group, and numbers."""
+
+    pixels: npt.NDArray[np.uint8]
+    codes: npt.NDArray[np.int32]
+    number: npt.NDArray[np.int64]
+
+
+def _texts(words: dict[bytes, int]) -> list[str]:
+    return [word.decode("utf-8", "backslashreplace") for word in words]
+
+
+def _form(first: bytes, ahead: list[bytes], shown_path: str) -> Form:
+    """Tell a file's layout from its first line and the lines after it.
+
+    Raises
+    ------
+    SourceError
+        It is no text, has no pixels, or no header and columns that cannot be told apart.
+    """
+    if not first.strip():
+        what = "starts with a blank line" if first else "an empty file"
+        raise SourceError(f"{shown_path}: {what}, expected {_LAYOUT}. Get the file again.")
+    try:
+        text = first.decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text or "\r" in text or len(first) == _LONGEST_HEADER:
+        raise SourceError(
+            f"{shown_path}: not UTF-8 text in lines, expected {_LAYOUT}. "
+            "Save it as CSV in UTF-8, or check that it is the right file."
+        )
+    read = {delimiter: _cells(text, delimiter) for delimiter in _DELIMITERS}
+    for delimiter, cells in read.items():
+        # A first line with pixels in it is no header.
+        if any(count_values(cell) >= PIXELS // 4 for cell in cells) or (
+            len(cells) >= PIXELS and sum(whole_number(cell) is not None for cell in cells) >= PIXELS
+        ):
+            return _guessed(delimiter, [text, *map(_decoded, ahead)], shown_path)
+    delimiter = max(read, key=lambda each: len(read[each]))
+    names = [name.strip() for name in read[delimiter]]
+    holds = None
+    if ahead:
+        cells = _cells(_decoded(ahead[0]), delimiter)
+        full = [i for i, cell in enumerate(cells) if count_values(cell) >= PIXELS // 4]
+        if len(full) == 1 and len(cells) == len(names):
+            holds = full[0]
+    columns = find_columns(names, shown_path, _LAYOUT, holds)
+    return Form(delimiter, len(names), columns, has_header=True)
+
+
+def _guessed(delimiter: str, lines: list[str], shown_path: str) -> Form:
+    """Tell the columns of a file without a header by what is in them, or refuse to guess."""
+    rows = [cells for cells in (_cells(line, delimiter) for line in lines) if cells]
+    width = len(rows[0])
+    rows = [cells for cells in rows if len(cells) == width]
+    columns = list(zip(*rows, strict=True))
+    pixels: list[int] = [
+        i for i, cells in enumerate(columns) if all(count_values(cell) > 1 for cell in cells)
+    ]
+    rest = [i for i in range(width) if i not in pixels]
+    if not pixels and width > PIXELS:
+        # Of numbers side by side the emotion is the first or the last, and never above 6.
+        ends = [i for i in (0, width - 1) if all(_is_label(cell) for cell in columns[i])]
+        if width == PIXELS + 1 and len(ends) == 1:
+            pixels, rest = [i for i in range(width) if i != ends[0]], ends
+    elif not pixels and width == PIXELS:
+        pixels, rest = list(range(width)), []
+    usage = [i for i in rest if all(usage_of(cell) is not None for cell in columns[i])]
+    emotion = [i for i in rest if all(_is_label(cell) for cell in columns[i])]
+    unclear = len(usage) > 1 or len(emotion) > 1 or len(pixels) not in (1, PIXELS)
+    if unclear or len(usage) + len(emotion) != len(rest):
+        raise SourceError(
+            f"{shown_path}: no header, and columns that cannot be told apart by what is in them "
+            f"('{shown(lines[0], 30)}'), expected {_LAYOUT}. Put a line of their names on top."
+        )
+    named = dict.fromkeys(pixels, "pixels") | dict.fromkeys(emotion, "emotion")
+    named |= dict.fromkeys(usage, "Usage")
+    order = dict.fromkeys(named[i] for i in range(width))
+    said = f"{shown_path}: no header; the columns are read as {', '.join(order)}"
+    lacking = (
+        "" if emotion else "no header, and no column that may be the emotion; put names on top"
+    )
+    return Form(
+        delimiter,
+        width,
+        Columns(
+            tuple(pixels),
+            emotion[0] if emotion else None,
+            usage[0] if usage else None,
+            None,
+            lacking,
+            (said,),
+        ),
+        has_header=False,
     )
 
 
-class _Header:
-    """Where the known columns are: ``pixels``, ``emotion`` and ``usage``, None if absent."""
-
-    def __init__(self, line: bytes, shown_path: str) -> None:
-        if not line.strip():
-            what = "starts with a blank line" if line else "an empty file"
-            raise SourceError(f"{shown_path}: {what}, expected {_LAYOUT}. Get the file again.")
-        try:
-            text = line.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            text = "\0"
-        if "\0" in text or "\r" in text.rstrip("\r\n") or len(line) == _LONGEST_HEADER:
-            raise SourceError(
-                f"{shown_path}: not UTF-8 text in lines, expected {_LAYOUT}. "
-                "Save it as CSV in UTF-8, or check that it is the right file."
-            )
-        self.names = [name.strip() for name in next(csv.reader([text.rstrip("\r\n")]))]
-        pixels = self._find("pixels", shown_path)
-        if pixels is None:
-            raise SourceError(
-                f"{shown_path}: no column 'pixels' in the header "
-                f"'{shown(','.join(self.names), 60)}', expected {_LAYOUT}. "
-                "Name the column 'pixels'."
-            )
-        self.pixels = pixels
-        self.emotion = self._find("emotion", shown_path)
-        self.usage = self._find("usage", shown_path)
-
-    def _find(self, key: str, shown_path: str) -> int | None:
-        lower = [name.lower() for name in self.names]
-        if lower.count(key) > 1:
-            raise SourceError(
-                f"{shown_path}: column '{COLUMNS[key]}' occurs {lower.count(key)} times, "
-                "expected once. Remove all but one."
-            )
-        if key in lower:
-            return lower.index(key)
-        for name in self.names:
-            # A misspelt 'emotion' must not pass for a file without emotions.
-            hint = did_you_mean(name, {key: COLUMNS[key]}, cutoff=0.75)
-            if name.lower() not in COLUMNS and hint:
-                raise SourceError(
-                    f"{shown_path}: unknown column '{shown(name)}'{hint}, expected "
-                    f"{_LAYOUT}. Rename the column."
-                )
-        return None
+def _is_label(cell: str) -> bool:
+    number = whole_number(cell)
+    return emotion_of(cell) is not None if number is None else 0 <= number <= 10
 
 
-_LAYOUT = "a CSV file with a column 'pixels' and, if it has labels, 'emotion' and 'Usage'"
+def _decoded(line: bytes) -> str:
+    return line.decode("utf-8", "backslashreplace").rstrip("\r\n")
+
+
+def _cells(text: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([text], delimiter=delimiter), [])
+    except csv.Error:
+        return text.split(delimiter)
 
 
 @contextmanager
@@ -165,7 +244,7 @@ def _only_csv(archive: zipfile.ZipFile, shown_path: str) -> IO[bytes]:
     names = [
         name
         for name in archive.namelist()
-        if name.lower().endswith(".csv")
+        if name.lower().endswith((".csv", ".tsv"))
         and not name.startswith("__MACOSX/")
         and not name.rpartition("/")[2].startswith(".")
     ]
@@ -185,7 +264,7 @@ def _only_csv(archive: zipfile.ZipFile, shown_path: str) -> IO[bytes]:
     )
 
 
-def _numbered_rows(lines: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+def _numbered_rows(lines: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
     """Yield each line with its number below the header; blank lines at the end are no rows."""
     blank: list[int] = []
     for number, line in enumerate(lines, start=1):
@@ -198,65 +277,64 @@ def _numbered_rows(lines: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         yield number, line
 
 
-def _read_block(block: list[tuple[int, bytes]], header: _Header, bad: BadRows) -> Rows:
+def _read_block(block: list[tuple[int, bytes]], form: Form, bad: BadRows, words: _Words) -> _Rows:
     """Parse a block of lines at once or, where that fails, row by row for the exact reason."""
     try:
-        rows = [(number, *_split_row(line, header)) for number, line in block]
-        pixels = parse_plain([cell for _, cell, _, _ in rows])
+        split = [_split_row(line, form) for _, line in block]
+        pixels = parse_block([cell for cell, _ in split])
+        good = block
     except RowError:
         pixels = None
     if pixels is None:
-        rows, images = [], []
+        split, images, good = [], [], []
         for number, line in block:
+            word = None
             try:
-                cell, emotion, usage = _split_row(line, header)
+                cell, said = _split_row(line, form)
+                if form.columns.emotion is not None:
+                    word = said[0].decode("utf-8", "backslashreplace")
                 images.append(parse_cell(cell))
-            except RowError as finding:
-                bad.add(f"row {number}", str(finding))
+            except RowError as error:
+                bad.add(f"row {number}", error, word=word)
             else:
-                rows.append((number, cell, emotion, usage))
+                split.append((cell, said))
+                good.append((number, line))
         pixels = np.array(images, dtype=np.uint8).reshape(-1, PIXELS)
-    return Rows(
+    codes = [
+        [known.setdefault(word, len(known)) for known, word in zip(words, said, strict=True)]
+        for _, said in split
+    ]
+    return _Rows(
         pixels,
-        np.array([emotion for _, _, emotion, _ in rows], dtype=np.int8),
-        np.array([usage for _, _, _, usage in rows], dtype=np.int8),
-        np.array([number for number, _, _, _ in rows], dtype=np.int64),
+        np.array(codes, dtype=np.int32).reshape(-1, len(words)),
+        np.array([number for number, _ in good], dtype=np.int64),
     )
 
 
-def _split_row(line: bytes, header: _Header) -> tuple[bytes, int, int]:
-    """Return a line's pixels cell and its emotion and usage ids."""
+def _split_row(line: bytes, form: Form) -> tuple[bytes, tuple[bytes, bytes, bytes]]:
+    """Return a line's pixels, and what it says of emotion, Usage and group; blank if nothing."""
     if not line:
-        raise RowError(f"an empty line, expected {len(header.names)} columns")
+        raise RowError(f"an empty line, expected {form.width:,} columns")
     if b'"' in line:
         text = line.rstrip(b"\r\n").decode("utf-8", "backslashreplace")
         try:
-            cells = [cell.encode() for cell in next(csv.reader([text]))]
+            reader = csv.reader([text], delimiter=form.delimiter)
+            cells = [cell.encode() for cell in next(reader)]
         except csv.Error as error:
-            raise RowError(f"not CSV ({error}), expected {len(header.names)} columns") from error
+            raise RowError(
+                f"not CSV ({error}), expected {form.width:,} columns", "not CSV"
+            ) from error
     else:
-        cells = line.split(b",")
-    if len(cells) != len(header.names):
-        raise RowError(f"{len(cells)} columns, expected {len(header.names)}")
-    emotion = usage = NONE
-    if header.emotion is not None:
-        emotion = _emotion_id(cells[header.emotion].strip())
-    if header.usage is not None:
-        usage = _usage_id(cells[header.usage].strip())
-    return cells[header.pixels].strip(), emotion, usage
-
-
-def _emotion_id(cell: bytes) -> int:
-    if cell in _EMOTION_IDS:
-        return _EMOTION_IDS[cell]
-    found = f"emotion '{shown(cell)}'" if cell else "a blank emotion"
-    raise RowError(f"{found}, expected a whole number from 0 to {len(EMOTIONS) - 1}")
-
-
-def _usage_id(cell: bytes) -> int:
-    usage = _USAGE_IDS.get(cell.lower())
-    if usage is not None:
-        return usage
-    found = f"Usage '{shown(cell)}'" if cell else "a blank Usage"
-    hint = did_you_mean(shown(cell), {name.lower(): name for name in USAGES})
-    raise RowError(f"{found}{hint}, expected {', '.join(USAGES[:-1])} or {USAGES[-1]}")
+        cells = line.split(form.delimiter.encode())
+    if len(cells) != form.width:
+        raise RowError(
+            f"{len(cells):,} columns, expected {form.width:,}", "a wrong count of columns"
+        )
+    columns = form.columns
+    said = tuple(
+        b"" if position is None else cells[position].strip()
+        for position in (columns.emotion, columns.usage, columns.group)
+    )
+    if len(columns.pixels) == 1:
+        return cells[columns.pixels[0]].strip(), said  # type: ignore[return-value]  # three of them
+    return b" ".join([cells[i].strip() for i in columns.pixels]), said  # type: ignore[return-value]

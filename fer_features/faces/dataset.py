@@ -1,7 +1,7 @@
 """The faces of one source, as arrays: what every other room takes in."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,9 @@ class FaceDataset:
         How many evenly spaced rows were asked for; None when all were.
     skipped : int
         Bad rows that ``skip_bad`` left out.
+    left_out : dict of str to int, optional
+        How many rows or files of the source are not here, by reason: the bad ones, and files that
+        are no images. What a limit leaves out is not among them.
 
     Attributes
     ----------
@@ -96,6 +99,7 @@ class FaceDataset:
     group: npt.NDArray[np.str_] = None  # type: ignore[assignment]  # below: n empty strings
     limit: int | None = None
     skipped: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
     digest: npt.NDArray[np.uint8] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -121,6 +125,10 @@ class FaceDataset:
         """Height, width and channels (1 grey, 3 colour) of every image."""
         return image_form(self.pixels)
 
+    def account(self) -> list[str]:
+        """Return what there is, one line each: rows by emotion, by usage, what was left out."""
+        return account(self.name, self.emotion, self.usage, self.left_out)
+
     @property
     def content_sha256(self) -> str:
         """Hex sha256 of what the rows hold, whatever the dataset is called and was read from.
@@ -142,6 +150,37 @@ class FaceDataset:
         for name, content in parts.items():
             total.update(f"{name} {len(content)}\n".encode() + content)
         return total.hexdigest()
+
+
+def account(
+    name: str,
+    emotion: npt.NDArray[np.int8],
+    usage: npt.NDArray[np.int8],
+    left_out: Mapping[str, int],
+) -> list[str]:
+    """Return what a source holds, one line each: rows by emotion, by usage, what was left out.
+
+    All of FER2013's emotions are named, also those that no row has, where any row has one.
+    """
+    rows = f"{name}: {len(emotion):,} row{'' if len(emotion) == 1 else 's'}"
+    lines = [
+        f"{rows} by emotion: {_counted(emotion, EMOTIONS, optional=('contempt',))}",
+        f"{rows} by usage: {_counted(usage, USAGES)}",
+    ]
+    return lines + [f"{name}: left out {n:,}: {reason}" for reason, n in left_out.items()]
+
+
+def _counted(ids: npt.NDArray[np.int8], names: Sequence[str], optional: Sequence[str] = ()) -> str:
+    counts = np.bincount(ids + 1, minlength=len(names) + 1)
+    none = f"none {counts[0]:,}"
+    if not counts[1:].any():
+        return none
+    said = [
+        f"{each} {n:,}"
+        for each, n in zip(names, counts[1:], strict=True)
+        if n or each not in optional
+    ]
+    return ", ".join(said + [none] * bool(counts[0]))
 
 
 def _check_pixels(pixels: Any) -> None:

@@ -97,7 +97,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         if plain[:1] == each[:1].casefold()
     ]
     ratio, name = max(near, default=(0.0, ""))
-    return f" (did you mean {name!r}?)" if ratio > 0.8 else ""
+    return f" (did you mean {name!r}?)" if ratio >= 0.8 else ""
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class AmbiguousNumbersError(Exception):
             readings.append(f"as {called}'s {said}")
         named = " or ".join([", ".join(likely[:-1])] * bool(likely[1:]) + likely[-1:])
         super().__init__(
-            f"the numbers {_range(numbers)} for emotions, which can be read: "
+            f"the number{'s' * (len(numbers) > 1)} {_range(numbers)} for emotions, which can be read: "
             f"{'; '.join(readings)}. Say whose they are with --labels-as {named}, or each with "
             f"--map {max(numbers)}=EMOTION"
         )

@@ -6,20 +6,46 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fer_features.faces.bad_rows import RowError, shown
+from fer_features.faces.bad_rows import RowError, in_words, shown
 from fer_features.faces.dataset import SIDE
 
 SUFFIXES = frozenset(
-    (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
-)
+    (
+        ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm",
+        ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+    )
+)  # fmt: skip
+"""Suffixes of the images that can be read, in lower case; others are looked into."""
+
+UNREADABLE = frozenset(
+    (
+        ".ai", ".arw", ".cr2", ".dng", ".eps", ".heic", ".heif", ".jxl", ".jxr", ".nef", ".psd",
+        ".raw", ".svg", ".tga", ".xcf",
+    )
+)  # fmt: skip
+"""Suffixes of images that cannot be read, in lower case."""
 
 # Only what the suffixes above promise: Pillow would also start other programs for some formats.
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
+
+def is_image(path: Path) -> bool:
+    """Tell whether a file begins as an image that can be read, whatever its name."""
+    from PIL import Image
+
+    try:
+        with remarks_ignored(), Image.open(path, formats=_FORMATS):
+            return True
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return True
+    except _DAMAGE:
+        return False
 
 
 class Decoded(NamedTuple):
@@ -77,12 +103,17 @@ def decode(data: bytes, size: int, color: bool) -> Decoded:
 
     if not data:
         raise RowError("an empty file, expected an image")
+    if stands_for := in_words(data[:64]):
+        what, remedy = stands_for
+        raise RowError(f"{what}, expected an image ({remedy})")
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             frames = getattr(image, "n_frames", 1)
             # A camera's MPO file is a JPEG photo followed by previews of it.
             if frames > 1 and image.format != "MPO":
-                raise RowError(f"{frames} frames, expected a single image")
+                raise RowError(
+                    f"{frames} frames, expected a single image", "images of several frames"
+                )
             return _face(ImageOps.exif_transpose(image), size, color)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RowError(
@@ -91,7 +122,7 @@ def decode(data: bytes, size: int, color: bool) -> Decoded:
     except UnidentifiedImageError as error:
         raise RowError("no image that can be recognised, expected what its name says") from error
     except _DAMAGE as error:
-        raise RowError(f"a damaged image ({shown(str(error), 60)})") from error
+        raise RowError(f"a damaged image ({shown(str(error), 60)})", "damaged images") from error
 
 
 # What Pillow's decoders raise on damaged files; OSError ("image file is truncated") is the usual.

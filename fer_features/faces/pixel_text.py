@@ -1,12 +1,36 @@
 """Pixels written as text, ``"70 80 82 ..."``, to arrays."""
 
+import re
+
 import numpy as np
 import numpy.typing as npt
 
 from fer_features.faces.bad_rows import RowError, shown
 from fer_features.faces.dataset import SIDE
+from fer_features.faces.table import PIXELS
 
-PIXELS = SIDE * SIDE
+_MARKS = bytes.maketrans(b"[](){},;\t", b"         ")
+_FRACTION_OF_NOTHING = re.compile(rb"(?<=[0-9])\.0*(?= |$)")
+
+
+def parse_block(cells: list[bytes]) -> npt.NDArray[np.uint8] | None:
+    """Parse cells of 2,304 values, to uint8 (n, 2304), or return None: some cell is none.
+
+    Values stand with a space between, which is fast, or as :func:`parse_cell` takes them.
+    """
+    pixels = parse_plain(cells)
+    return parse_plain([_plain(cell) for cell in cells]) if pixels is None else pixels
+
+
+def count_values(cell: str) -> int:
+    """Return how many values a cell holds if it holds nothing but numbers, else 0."""
+    values = cell.encode("utf-8", "backslashreplace").translate(_MARKS).split()
+    return len(values) if all(re.fullmatch(rb"[+-]?[0-9.eE+-]+", each) for each in values) else 0
+
+
+def _plain(cell: bytes) -> bytes:
+    """Write values as they usually are: no brackets or commas, no fraction that is zero."""
+    return _FRACTION_OF_NOTHING.sub(b"", b" ".join(cell.translate(_MARKS).split()))
 
 
 def parse_plain(cells: list[bytes]) -> npt.NDArray[np.uint8] | None:
@@ -48,21 +72,33 @@ def parse_plain(cells: list[bytes]) -> npt.NDArray[np.uint8] | None:
 
 
 def parse_cell(cell: bytes) -> npt.NDArray[np.uint8]:
-    """Parse one cell of 2,304 whole numbers, 0 to 255, with spaces between: to uint8 (2304,).
+    """Parse one cell of 2,304 whole numbers, 0 to 255, to uint8 (2304,).
+
+    Spaces or commas stand between them, brackets around them; ``7.0`` is 7.
 
     Raises
     ------
     RowError
         Another count of values, or a value that is no such number.
     """
-    values = cell.split()
+    if b"..." in cell:
+        raise RowError(
+            "pixels cut short by '...', as NumPy prints long arrays, expected all "
+            f"{PIXELS:,} ({SIDE}x{SIDE})"
+        )
+    values = _plain(cell).split()
     if not values:
         raise RowError(f"no pixels, expected {PIXELS} ({SIDE}x{SIDE})")
     for position, value in enumerate(values, start=1):
         if not value.isdigit() or len(value) > 9 or int(value) > 255:
+            scaled = " (if values run from 0 to 1, multiply them by 255)"
             raise RowError(
                 f"pixel {position} is '{shown(value)}', expected a whole number from 0 to 255"
+                + scaled * bool(re.fullmatch(rb"0?\.[0-9]+(e-?[0-9]+)?|[0-9.]+e-[0-9]+", value)),
+                "a pixel that is no whole number from 0 to 255",
             )
     if len(values) != PIXELS:
-        raise RowError(f"{len(values)} pixels, expected {PIXELS} ({SIDE}x{SIDE})")
+        raise RowError(
+            f"{len(values)} pixels, expected {PIXELS} ({SIDE}x{SIDE})", "a wrong count of pixels"
+        )
     return np.array([int(value) for value in values], dtype=np.uint8)

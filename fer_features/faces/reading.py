@@ -1,32 +1,50 @@
-"""A CSV file or a folder of images to a :class:`FaceDataset`, checked as a whole."""
+"""Faces from a file or a folder to a :class:`FaceDataset`, checked as a whole."""
 
 import hashlib
 import logging
 import os
-from collections import deque
-from collections.abc import Callable, Container, Generator, Iterator, Sequence
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from itertools import islice
+from functools import partial
 from operator import index
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
 from fer_features.errors import SourceError
 from fer_features.faces import csv_file
-from fer_features.faces.bad_rows import BadRows, RowError, shown
+from fer_features.faces.bad_rows import BadRows, RowError, in_words, one_or_many, shown
 from fer_features.faces.dataset import SIDE, FaceDataset, ImageForm
-from fer_features.faces.folder import list_images, place_images, shown_name
+from fer_features.faces.emotions import (
+    EMOTION_WORDS,
+    EMOTIONS,
+    NONE,
+    USAGES,
+    AmbiguousNumbersError,
+    Wording,
+    did_you_mean,
+    usage_of,
+)
+from fer_features.faces.folder import Place, list_images, place_images, shown_name
 from fer_features.faces.image import Decoded, decode, remarks_ignored
 from fer_features.faces.pixels import PixelBuffer, take
+from fer_features.faces.table import Column, Columns, Table
 
 Progress = Callable[[int, int], None]
 
 IMAGE_SIZES = (8, 2048)
 """The smallest and the largest size to which images of a folder can be brought."""
+
+_PEEK = 64  # bytes
+_AHEAD = 64  # files
+_LONG = 2  # seconds from which on other processes are worth their start
 
 log = logging.getLogger(__name__)
 
@@ -38,55 +56,127 @@ def read_faces(
     skip_bad: bool = False,
     image_size: int | None = None,
     color: bool = False,
-    progress: Progress | None = None,
+    map: Mapping[str, str] | None = None,  # noqa: A002  # --map
+    labels_as: str | None = None,
+    group_by: str | None = None,
+    progress: bool | Progress = False,
 ) -> FaceDataset:
-    """Read faces from a CSV file or a folder of images; all of it is checked before any returns.
+    """Read faces from a file or a folder of images; all of it is checked before any returns.
 
     Parameters
     ----------
     source : path
-        A CSV file in one of FER2013's layouts (``fer2013.csv``, ``icml_face_data.csv``, Kaggle's
-        ``train.csv`` and ``test.csv``), plain or packed as .gz, .xz or .zip: ``pixels`` holds
-        2,304 grey values, 0 to 255, with spaces between, row by row of a 48x48 image; ``emotion``
-        an id from 0 to 6; ``Usage`` Training, PublicTest or PrivateTest. Absent columns mean none.
-        Or a folder, ``[usage folder/]emotion folder/any depth/image``; see
-        :func:`fer_features.faces.image.decode_image` for what becomes of an image. Images that
-        lie in no folder have no emotion. Files are taken in the order of their relative paths.
-        How many images are not square, and so lose their margins, is said by an INFO of logging.
+        A CSV file (comma, semicolon, tab or bar; plain or packed as .gz, .xz or .zip), such as
+        ``fer2013.csv``: ``pixels`` holds 2,304 grey values, 0 to 255, of a 48x48 image, row by
+        row, or each has a column of its own (``pixel0`` to ``pixel2303``); ``emotion`` a word
+        ("happy") or one of FER2013's ids, 0 to 6; ``Usage`` Training, PublicTest or PrivateTest,
+        or a word such as train, val, test; ``group`` or ``subject`` what must not be split.
+        Absent columns mean none. A ``.parquet`` file has the same columns, or encoded images; an
+        ``.npz`` file, or a ``.npy`` file with another beside it, arrays of images and labels.
+        Or a folder, ``[usage folder/]emotion folder/any depth/image``, also within other folders;
+        see :func:`fer_features.faces.image.decode_image` for what becomes of an image. Files are
+        taken in the order of their relative paths.
     limit : int, optional
-        Take this many rows, evenly spaced over the good ones. A CSV file is still checked to its
+        Take this many rows, evenly spaced over the good ones. A file is still checked to its
         end; of a folder only the chosen images are decoded, so bad ones among the others pass
         unseen, and bad ones left out by ``skip_bad`` make fewer.
     skip_bad : bool
-        Leave bad rows out and count them in ``skipped``, instead of raising an error.
+        Leave bad rows out and count them in ``skipped``, instead of raising an error. Each kind
+        is said, with an example, and so is each emotion of which nothing is left.
     image_size : int, optional
         Height and width that images of a folder are brought to, 8 to 2048; 48 if left out. A CSV
         file has no other than 48.
     color : bool
         Read the images of a folder in colour, as (n, h, w, 3); a CSV file has none.
-    progress : callable, optional
-        Called with how much is done of how much: bytes of a file, images of a folder.
+    map : mapping of str to str, optional
+        What words or numbers of the source mean: an emotion, or "none". "*" is every word that is
+        not known otherwise.
+    labels_as : str, optional
+        Whose order numbers are in: "fer2013", "ferplus", "affectnet", "rafdb" or "ckplus"
+        (:data:`~fer_features.faces.emotions.ORDERS`). Without it 0 to 6 in a column are
+        FER2013's, and other numbers an error.
+    group_by : str, optional
+        A regular expression, searched in the path of each image of a folder: its first group is
+        the person or sequence.
+    progress : bool or callable
+        True shows a bar on standard error and says at the end what was read. A callable is called
+        with how much is done of how much: bytes of a file, images of a folder.
 
     Raises
     ------
     SourceError
-        The source is missing, neither of the two, empty, damaged, or has bad rows: all are found
-        first, the message names up to five and counts them. Or a CSV file is asked for another
-        form of image, or the temporary folder has no room for more pixels than memory is given.
+        The source is missing, of no known kind, empty, damaged, or has bad rows: all are found
+        first, the message shows up to five kinds and counts them. Or labels that cannot be read
+        one way only; or another form of image than the source has; or the temporary folder has no
+        room for more pixels than memory is given. What is wrong with a folder's layout is said
+        before any image is read.
+    OptionError
+        ``map``, ``labels_as`` or ``group_by`` has a bad value.
     """
     if limit is not None and limit < 1:
         raise SourceError(f"limit {limit}: expected at least 1 row. Leave it out to take all.")
+    wording = Wording(map or {}, labels_as)
     name = shown_name(source)
     path = _known_kind(source, name)
     size = _checked_size(image_size)
-    with _mentioning(name):
+    asked = _Asked(name, limit, skip_bad, size, color, wording, group_by, progress is True)
+    with _mentioning(name), _shown(progress) as show:
         if path.is_dir():
-            return _read_folder(path, name, limit, skip_bad, size, color, progress)
-        _refuse_other_forms(name, size, color)
-        with ThreadPoolExecutor(1) as beside:
-            # hashlib lets the parser run meanwhile: on two cores the hash takes no time of its own.
-            sha256 = beside.submit(_file_sha256, path)
-            return _read_csv(path, name, sha256, limit, skip_bad, progress)
+            faces = _read_folder(path, asked, show)
+        else:
+            _refuse_other_forms(path, name, size, color)
+            if group_by is not None:
+                raise SourceError(
+                    f"{name}: --group-by {group_by!r} for rows without paths, expected a folder of "
+                    "images. Give the file a column 'group' instead."
+                )
+            with ThreadPoolExecutor(1) as beside:
+                # hashlib lets the parser run meanwhile: on two cores the hash takes no time.
+                sha256 = beside.submit(_file_sha256, path)
+                faces = _read_table(path, asked, sha256, show)
+    if progress is True:
+        for line in faces.account():
+            tell(line, True)
+    return faces
+
+
+class _Asked(NamedTuple):
+    """A call's choices, and what the source is called in messages."""
+
+    name: str
+    limit: int | None
+    skip_bad: bool
+    size: int
+    color: bool
+    wording: Wording
+    group_by: str | None
+    says: bool
+
+
+def tell(line: str, progress: bool) -> None:
+    """Say what was done: through logging where it is listened to, else beside a progress bar."""
+    if log.isEnabledFor(logging.INFO):
+        log.info(line)
+    elif progress:
+        tqdm.write(line, file=sys.stderr)
+
+
+@contextmanager
+def _shown(progress: bool | Progress) -> Iterator[Progress | None]:
+    """Give what shows progress: a caller's function, a bar, or nothing."""
+    if not isinstance(progress, bool):
+        yield progress
+        return
+    if not progress:
+        yield None
+        return
+    with tqdm(desc="Reading", unit="", unit_scale=True, delay=1, leave=False) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
 
 
 def source_sha256(source: str | os.PathLike[str]) -> str:
@@ -99,7 +189,7 @@ def source_sha256(source: str | os.PathLike[str]) -> str:
     Raises
     ------
     SourceError
-        The source is missing, or neither a CSV file nor a folder.
+        The source is missing, or of no known kind.
     """
     name = shown_name(source)
     path = _known_kind(source, name)
@@ -107,7 +197,7 @@ def source_sha256(source: str | os.PathLike[str]) -> str:
         if not path.is_dir():
             return _file_sha256(path)
         total = hashlib.sha256()
-        for image in list_images(path, _bad_files(name)):
+        for image in list_images(path, _bad_files(name)).images:
             _add_file(total, image, hashlib.sha256(_content(path / image)[0]).digest())
         return total.hexdigest()
 
@@ -120,28 +210,29 @@ def source_form(
     Raises
     ------
     SourceError
-        The source is missing, or neither a CSV file nor a folder, or cannot have that form.
+        The source is missing, or of no known kind, or cannot have that form.
     """
     name = shown_name(source)
     size = _checked_size(image_size)
-    if not _known_kind(source, name).is_dir():
-        _refuse_other_forms(name, size, color)
+    path = _known_kind(source, name)
+    if not path.is_dir():
+        _refuse_other_forms(path, name, size, color)
     return size, size, 3 if color else 1
 
 
 def source_name(source: str | os.PathLike[str]) -> str:
-    """Return a source's name without folders and a CSV file's suffixes, such as ``"fer2013"``.
+    """Return a source's name without folders and a file's suffixes, such as ``"fer2013"``.
 
     Raises
     ------
     SourceError
-        The source is missing, or neither a CSV file nor a folder.
+        The source is missing, or of no known kind.
     """
     path = _known_kind(source, shown_name(source))
     if path.is_dir():
         return shown_name(path.resolve().name) or "faces"
     stem = path.name
-    while Path(stem).suffix.lower() in csv_file.SUFFIXES:
+    while Path(stem).suffix.lower() in SUFFIXES:
         stem = Path(stem).stem
     return shown_name(stem)
 
@@ -155,24 +246,37 @@ def evenly_spaced(n: int, limit: int | None) -> npt.NDArray[np.int64]:
 
 
 def _known_kind(source: str | os.PathLike[str], name: str) -> Path:
-    """Return the source as a path that is a folder or has a CSV file's suffix."""
+    """Return the source as a path that is a folder, or a file of a kind that can be read."""
     path = Path(source)
     if path.is_dir():
         return path
     if not path.exists():
         raise SourceError(f"{name}: no such file or folder, expected {_EXPECTED}. Check the path.")
+    if path.is_file():
+        with _mentioning(name), path.open("rb") as file:
+            stands_for = in_words(file.read(_PEEK))
+        if stands_for:
+            what, remedy = stands_for
+            raise SourceError(f"{name}: {what}, expected {_EXPECTED}. {remedy}.")
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if ".tar" in suffixes[-2:]:
         raise SourceError(f"{name}: a tar archive, expected {_EXPECTED}. Unpack it first.")
-    if not path.is_file() or path.suffix.lower() not in csv_file.SUFFIXES:
+    if not path.is_file() or path.suffix.lower() not in SUFFIXES:
         raise SourceError(
-            f"{name}: neither a CSV file nor a folder, expected {_EXPECTED}. "
-            "Rename the file if it is CSV; of a store only --verify takes the name."
+            f"{name}: neither a table of faces nor a folder, expected {_EXPECTED}. Rename the file "
+            "if it is CSV; a list of labels goes to --labels when a head is fitted, and of a store "
+            "only --verify takes the name."
         )
     return path
 
 
-_EXPECTED = "a .csv file, plain or packed as .gz, .xz or .zip, or a folder of images"
+SUFFIXES = (*csv_file.SUFFIXES, ".parquet", ".npz", ".npy")
+"""Suffixes of the files that can be read, in lower case."""
+
+_EXPECTED = (
+    "a .csv file, plain or packed as .gz, .xz or .zip, a .parquet, .npz or .npy file, or a folder "
+    "of images"
+)
 
 
 @contextmanager
@@ -201,7 +305,7 @@ def _checked_size(image_size: int | None) -> int:
     return size
 
 
-def _refuse_other_forms(name: str, size: int, color: bool) -> None:
+def _refuse_other_forms(path: Path, name: str, size: int, color: bool) -> None:
     """Say that a CSV file cannot be read as anything but what it holds."""
     asked = [f"--image-size {size}"] * (size != SIDE) + ["--color"] * bool(color)
     if asked:
@@ -211,75 +315,193 @@ def _refuse_other_forms(name: str, size: int, color: bool) -> None:
         )
 
 
-def _read_csv(
-    path: Path,
-    name: str,
-    sha256: Future[str],
-    limit: int | None,
-    skip_bad: bool,
-    progress: Progress | None,
+def _read_table(
+    path: Path, asked: _Asked, sha256: Future[str], show: Progress | None
 ) -> FaceDataset:
-    bad = BadRows(name, "row", " ", ("Remove the row", "Remove the rows"))
-    rows = csv_file.read_csv(path, name, bad, progress)
-    skipped = bad.close(len(rows.number), skip_bad)
-    chosen = evenly_spaced(len(rows.number), limit)
-    all_of_them = len(chosen) == len(rows.number)
+    bad = BadRows(asked.name, "row", " ", ("Remove the row", "Remove the rows"))
+    announce = partial(_announce, asked)
+    table = csv_file.read_csv(path, asked.name, bad, show, announce)
+    emotion, words = _emotions(table, asked, bad)
+    usage = _usages(table.usage, table.number, bad)
+    good = np.flatnonzero((emotion != _BAD) & (usage != _BAD))
+    skipped = bad.close(len(good), asked.skip_bad)
+    _say_left_out(bad, set(emotion[good].tolist()), words, asked)
+    chosen = good[evenly_spaced(len(good), asked.limit)]
+    all_of_them = len(chosen) == len(table.number)
     return FaceDataset(
         name=source_name(path),
         kind="csv",
-        pixels=rows.pixels if all_of_them else take(rows.pixels, chosen, name),
-        emotion=rows.emotion[chosen],
-        usage=rows.usage[chosen],
-        source=rows.number[chosen].astype(np.str_),
+        pixels=table.pixels if all_of_them else take(table.pixels, chosen, asked.name),
+        emotion=emotion[chosen],
+        usage=usage[chosen],
+        group=_texts(table.group, chosen),
+        source=table.number[chosen].astype(np.str_),
         sha256=sha256.result(),
-        limit=limit,
+        limit=asked.limit,
         skipped=skipped,
+        left_out=bad.by_kind,
     )
 
 
-def _read_folder(
-    folder: Path,
-    name: str,
-    limit: int | None,
-    skip_bad: bool,
-    size: int,
-    color: bool,
-    progress: Progress | None,
-) -> FaceDataset:
+def _texts(column: Column | None, chosen: npt.NDArray[np.int64]) -> npt.NDArray[np.str_]:
+    if column is None:
+        return np.full(len(chosen), "")
+    return np.array(column.words, dtype=np.str_)[column.codes[chosen]]
+
+
+_BAD = NONE - 1  # the id of a cell that says nothing that can be read
+
+
+def _announce(asked: _Asked, columns: Columns) -> None:
+    for line in columns.said:
+        tell(line, asked.says)
+    if columns.unlabelled:
+        log.warning("%s: no labels: %s", asked.name, columns.unlabelled)
+
+
+def _emotions(
+    table: Table, asked: _Asked, bad: BadRows
+) -> tuple[npt.NDArray[np.int8], dict[str, int]]:
+    """Return each row's emotion id, :data:`_BAD` for a bad row's, and what each word means.
+
+    Raises
+    ------
+    SourceError
+        Numbers can be read in several ways, or words are unknown and not to be skipped.
+    """
+    column = table.emotion
+    if column is None:
+        return np.full(len(table.number), NONE, np.int8), {}
+    try:
+        meant = asked.wording.read({*column.words, *bad.words}, "fer2013")
+    except AmbiguousNumbersError as error:
+        raise SourceError(f"{asked.name}: {error}.") from None
+    ids = np.array([meant.get(word, _BAD) for word in column.words], dtype=np.int8)
+    unknown = [i for i in np.unique(column.codes).tolist() if ids[i] == _BAD]
+    expected = f"expected a number from 0 to 6 or a word ({', '.join(EMOTIONS)})"
+    if asked.wording.labels_as is not None:
+        expected = f"expected a number of {asked.wording.labels_as} or a word ({EMOTIONS[0]}, ...)"
+    listed = []
+    for code in unknown:
+        word, rows = column.words[code], np.flatnonzero(column.codes == code)
+        found = f"emotion '{shown(word)}'" if word else "a blank emotion"
+        hint = did_you_mean(word, EMOTION_WORDS)
+        first = f"row {table.number[rows[0]]}"
+        if asked.skip_bad:
+            finding = RowError(f"{found}{hint}, {expected}", f"rows with {found}")
+            bad.add(_first_of(rows, first), finding, rows=len(rows), word=word)
+        else:
+            of = first if len(rows) == 1 else f"{one_or_many(len(rows), 'row')}, the first {first}"
+            listed.append(f"{found}{hint} ({of})")
+    if listed:
+        word = shown(column.words[unknown[0]])
+        more = f"; and {len(listed) - 20} more" if len(listed) > 20 else ""
+        raise SourceError(
+            f"{asked.name}: {'; '.join(listed[:20])}{more}; {expected}. Say what each means with "
+            f"--map '{word}=EMOTION' or --map '{word}=none' ('*=none': all others), or pass "
+            "--skip-bad to leave them out."
+        )
+    return ids[column.codes], meant
+
+
+def _first_of(rows: npt.NDArray[np.int64], first: str) -> str:
+    return first if len(rows) == 1 else f"{first} and {len(rows) - 1:,} more"
+
+
+def _usages(
+    column: Column | None, number: npt.NDArray[np.int64], bad: BadRows
+) -> npt.NDArray[np.int8]:
+    """Return each row's usage id, :data:`_BAD` where its cell is bad."""
+    if column is None:
+        return np.full(len(number), NONE, np.int8)
+    ids = np.full(len(column.words), _BAD, np.int8)
+    for code, word in enumerate(column.words):
+        usage = usage_of(word)
+        rows = np.flatnonzero(column.codes == code)
+        if usage is not None:
+            ids[code] = usage
+        elif len(rows):
+            found = f"Usage '{shown(word)}'" if word else "a blank Usage"
+            hint = did_you_mean(word, USAGES)
+            error = RowError(
+                f"{found}{hint}, expected {', '.join(USAGES[:-1])} or {USAGES[-1]}",
+                f"rows with {found}",
+            )
+            first = f"row {number[rows[0]]}"
+            bad.add(_first_of(rows, first), error, rows=len(rows))
+    return ids[column.codes]
+
+
+def _say_left_out(bad: BadRows, there: set[int], words: Mapping[str, int], asked: _Asked) -> None:
+    """Say each kind of bad row, and of which emotions nothing is left."""
+    for line in bad.left_out():
+        tell(line, asked.says)
+    lost = Counter[int]()
+    for word, count in bad.words.items():
+        emotion = words.get(word, NONE)
+        if emotion != NONE and emotion not in there:
+            lost[emotion] += count
+    for emotion, count in lost.items():
+        log.warning(
+            "%s: nothing of %s is left: all %s bad and left out",
+            asked.name,
+            EMOTIONS[emotion],
+            f"{count:,} {bad.unit}s were" if count > 1 else f"its one {bad.unit} was",
+        )
+
+
+def _read_folder(folder: Path, asked: _Asked, show: Progress | None) -> FaceDataset:
+    name = asked.name
     bad = _bad_files(name)
-    paths = list_images(folder, bad)
-    places = place_images(paths, name, bad)
-    chosen = {places[i].path: places[i] for i in evenly_spaced(len(places), limit)}
+    listing = list_images(folder, bad)
+    layout = place_images(
+        listing, folder, name.rstrip("/"), bad, asked.wording, asked.group_by, asked.skip_bad
+    )
+    bad.close(len(layout.places), asked.skip_bad)  # before 70,000 files are read
+    for line in layout.said:
+        tell(line, asked.says)
+    if layout.unlabelled:
+        log.warning("%s: no labels: %s", name, layout.unlabelled)
+    places = [layout.places[i] for i in evenly_spaced(len(layout.places), asked.limit)]
+    chosen = {place.path: place for place in places}
     total = hashlib.sha256()
+    size, color = asked.size, asked.color
     pixels = PixelBuffer((size, size, 3) if color else (size, size), name)
-    good, not_square = [], 0
+    good: list[Place] = []
+    not_square, paths = 0, listing.images
     reading = _read_images(folder, paths, chosen, size, color)
-    with remarks_ignored(), closing(reading):
+    with closing(reading):
         for done, file in enumerate(reading, start=1):
             _add_file(total, file.path, file.sha256)
             if isinstance(file.image, RowError):
-                bad.add(shown_name(file.path), str(file.image))
+                emotion = chosen[file.path].emotion
+                word = None if emotion == NONE else EMOTIONS[emotion]
+                bad.add(shown_name(file.path), file.image, word=word)
             elif file.image is not None:
                 pixels.append(file.image.pixels)
                 good.append(chosen[file.path])
                 not_square += not file.image.square
-            if progress:
-                progress(done, len(paths))
-    skipped = bad.close(len(good), skip_bad)
+            if show:
+                show(done, len(paths))
+    skipped = bad.close(len(good), asked.skip_bad)
+    ids = asked.wording.read(bad.words, None) | {each: i for i, each in enumerate(EMOTIONS)}
+    _say_left_out(bad, {place.emotion for place in good}, ids, asked)
     if not_square:
         are = "is not square: its" if not_square == 1 else "are not square: of each the"
-        of = f"{not_square:,} of {len(good):,} image{'s' * (len(good) > 1)}"
-        log.info("%s: %s %s middle square was taken", name, of, are)
+        of = f"{not_square:,} of {one_or_many(len(good), 'image')}"
+        tell(f"{name}: {of} {are} middle square was taken", asked.says)
     return FaceDataset(
         name=source_name(folder),
         kind="folder",
         pixels=pixels.array(),
         emotion=np.array([place.emotion for place in good], dtype=np.int8),
         usage=np.array([place.usage for place in good], dtype=np.int8),
-        source=np.array([place.path for place in good]),
+        group=np.array([place.group for place in good], dtype=np.str_),
+        source=np.array([place.path for place in good], dtype=np.str_),
         sha256=total.hexdigest(),
-        limit=limit,
+        limit=asked.limit,
         skipped=skipped,
+        left_out={**bad.by_kind, **listing.left_out},
     )
 
 
@@ -296,30 +518,48 @@ def _read_images(
 ) -> Generator[_File, None, None]:
     """Read every file once and decode the chosen ones, on all cores; they come in order.
 
-    No more than two files a core are held at once, however many there are.
+    What begins as a small job stays in this process: others take half a second to start. Threads
+    would not do, as of a small image too much of the work is Python's own.
     """
-    from joblib import cpu_count
+    from joblib import Parallel, cpu_count, delayed
 
-    def read(path: str) -> _File:
-        content, error = _content(folder / path)
-        image: Decoded | RowError | None = None
-        if path in chosen:
-            try:
-                if error is not None:
-                    raise RowError(f"cannot be read ({error.strerror})")
-                image = decode(content, size, color)
-            except RowError as finding:
-                image = finding
-        return _File(path, hashlib.sha256(content).digest(), image)
+    blocks = (
+        [(path, path in chosen) for path in paths[start : start + _AHEAD]]
+        for start in range(0, len(paths), _AHEAD)
+    )
+    started, done = time.perf_counter(), 0
+    for block in blocks:
+        yield from _read_block(folder, block, size, color)
+        done += len(block)
+        left = (time.perf_counter() - started) / done * (len(paths) - done)
+        if left > _LONG and cpu_count() > 1:
+            break
+    calls = (delayed(_read_block)(folder, block, size, color) for block in blocks)
+    if done < len(paths):
+        parallel = Parallel(n_jobs=cpu_count(), return_as="generator", pre_dispatch="2*n_jobs")
+        for files in parallel(calls):
+            yield from files
 
-    cores = cpu_count()
-    ahead = iter(paths)
-    # Pillow and hashlib let other threads run while they work.
-    with ThreadPoolExecutor(cores) as pool:
-        waiting = deque(pool.submit(read, path) for path in islice(ahead, 2 * cores))
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(read, path) for path in islice(ahead, 1))
+
+def _read_block(
+    folder: Path, block: Sequence[tuple[str, bool]], size: int, color: bool
+) -> list[_File]:
+    """Read some files, and decode those to be decoded."""
+    with remarks_ignored():
+        return [_read_image(folder, path, is_chosen, size, color) for path, is_chosen in block]
+
+
+def _read_image(folder: Path, path: str, is_chosen: bool, size: int, color: bool) -> _File:
+    content, error = _content(folder / path)
+    image: Decoded | RowError | None = None
+    if is_chosen:
+        try:
+            if error is not None:
+                raise RowError(f"cannot be read ({error.strerror})")
+            image = decode(content, size, color)
+        except RowError as finding:
+            image = finding
+    return _File(path, hashlib.sha256(content).digest(), image)
 
 
 def _bad_files(name: str) -> BadRows:

@@ -1,0 +1,210 @@
+"""Faces in rows and columns: what a CSV file, a Parquet file and arrays have in common.
+
+Which column holds what is found by its name; what the cells say of emotion and usage is kept as
+words until all of them are known.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fer_features.errors import SourceError
+from fer_features.faces.bad_rows import shown
+from fer_features.faces.dataset import SIDE
+from fer_features.faces.emotions import did_you_mean, emotion_of
+
+PIXELS = SIDE * SIDE
+"""How many grey values an image written as text has."""
+
+PIXEL_COLUMNS = (
+    "pixels", "pixel", "pixel_values", "pixel_value", "pixelvalues", "pixel_string", "pixel_data",
+    "image_pixels", "image_data",
+)  # fmt: skip
+"""Names of the column that holds an image's values, in lower case, the first the usual one."""
+
+OTHER_NAMES = (
+    "label", "labels", "class", "classes", "category", "target", "y", "expression", "expr",
+    "emotion_label", "emotion_name", "emotion_id", "emotion_class", "facial_expression", "feeling",
+     "sentiment", "affect",
+)  # fmt: skip
+"""Names under which the emotion often goes; what such a column means is for its owner to say."""
+
+FILE_NAMES = ("file", "filename", "file_name", "image name", "image_name", "image", "img", "path",
+    "image_path", "filepath", "file_path", "pth", "name", "source", "digest",
+)  # fmt: skip
+"""Names of the column that says of which image a label is."""
+
+_SPLITS = ("split", "set", "subset", "partition", "fold")
+
+
+class Column(NamedTuple):
+    """Cells that hold words: the distinct ones, and which of them each row has.
+
+    ``codes`` is int32 (n,), ``words`` are as many as there are different cells.
+    """
+
+    codes: npt.NDArray[np.int32]
+    words: list[str]
+
+
+class Table(NamedTuple):
+    """The good rows of a source: pixels uint8 (n, h, w) or (n, h, w, 3), and what is said of them.
+
+    ``number`` is int64 (n,): a row's number, from 1. Columns that the source lacks are None.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    number: npt.NDArray[np.int64]
+    emotion: Column | None
+    usage: Column | None
+    group: Column | None
+
+
+class Columns(NamedTuple):
+    """Where the known columns are: positions, or None; ``pixels`` are several in a wide table.
+
+    ``unlabelled`` says, of a table without an emotion, what was found instead and what to do.
+    """
+
+    pixels: tuple[int, ...]
+    emotion: int | None
+    usage: int | None
+    group: int | None
+    unlabelled: str
+    said: tuple[str, ...] = ()
+
+
+def find_columns(
+    names: Sequence[str], place: str, layout: str, pixels: int | None = None
+) -> Columns:
+    """Return which of the columns of these names hold what.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The header.
+    place, layout : str
+        For messages: the source, and what is expected.
+    pixels : int, optional
+        The column that holds pixels by what is in it, whatever its name.
+
+    Raises
+    ------
+    SourceError
+        No column holds pixels, one is there twice, or a name is nearly that of a known column.
+    """
+    plain = [re.sub(r"\s+", " ", name.strip().lower()) for name in names]
+    said: list[str] = []
+    found = _pixels(plain, names, place)
+    if not found and pixels is not None:
+        found = (pixels,)
+        said.append(f"{place}: column '{shown(names[pixels])}' is read as the pixels")
+    emotion = _position(plain, ("emotion",), place)
+    usage = _position(plain, ("usage",), place)
+    group = _position(plain, ("group",), place)
+    if group is None:
+        group = _position(plain, ("subject",), place)
+    known = {*found, emotion, usage, group}
+    absent = {
+        "pixels": not found, "emotion": emotion is None, "Usage": usage is None,
+    }  # fmt: skip
+    for position, name in enumerate(names):
+        # A misspelt 'emotion' must not pass for a file without emotions.
+        hint = did_you_mean(name, [each for each, is_absent in absent.items() if is_absent])
+        if position not in known and plain[position] not in OTHER_NAMES and hint:
+            raise SourceError(
+                f"{place}: unknown column '{shown(name)}'{hint}, expected {layout}. "
+                "Rename the column."
+            )
+    if not found:
+        _refuse_without_pixels(names, plain, place, layout, emotion)
+    if usage is None:
+        for each in _SPLITS:
+            if each in plain:
+                said.append(
+                    f"{place}: no column 'Usage'; if column '{each}' says it, name it 'Usage'"
+                )
+                break
+    unlabelled = "" if emotion is not None else _instead_of_emotion(names, plain)
+    return Columns(found, emotion, usage, group, unlabelled, tuple(said))
+
+
+def _pixels(plain: list[str], names: Sequence[str], place: str) -> tuple[int, ...]:
+    for name in PIXEL_COLUMNS:
+        position = _position(plain, (name,), place)
+        if position is not None:
+            return (position,)
+    numbered = {}
+    for position, name in enumerate(plain):
+        match = re.fullmatch(r"(?:pixels?|pix|px|p)?[ _.-]?([0-9]{1,5})", name)
+        if match and int(match[1]) not in numbered:
+            numbered[int(match[1])] = position
+    if len(numbered) < PIXELS // 4:
+        return ()
+    start = min(numbered)
+    wanted = range(start, start + PIXELS)
+    if start > 1 or len(numbered) != PIXELS or any(number not in numbered for number in wanted):
+        raise SourceError(
+            f"{place}: {len(numbered):,} columns of pixels, '{shown(names[numbered[start]])}' to "
+            f"'{shown(names[numbered[max(numbered)]])}', expected {PIXELS:,} in a row "
+            f"({SIDE}x{SIDE}). Get the file again, or give the images as files."
+        )
+    return tuple(numbered[number] for number in wanted)
+
+
+def _position(plain: list[str], known: tuple[str, ...], place: str) -> int | None:
+    there = [position for position, name in enumerate(plain) if name in known]
+    if len(there) > 1:
+        name = "Usage" if known[0] == "usage" else known[0]
+        raise SourceError(
+            f"{place}: column '{name}' occurs {len(there)} times, expected once. "
+            "Remove all but one."
+        )
+    return there[0] if there else None
+
+
+def _refuse_without_pixels(
+    names: Sequence[str], plain: list[str], place: str, layout: str, emotion: int | None
+) -> None:
+    header = shown(",".join(names), 60)
+    votes = sum(emotion_of(name) is not None for name in plain) >= 6
+    labels = emotion is not None or votes or any(name in OTHER_NAMES for name in plain)
+    files = any(name in FILE_NAMES for name in plain)
+    if labels and files:
+        what = "FER+'s votes" if votes and "nf" in plain else "a list of labels"
+        raise SourceError(
+            f"{place}: {what} without pixels (header '{header}'), expected {layout}. Pass the "
+            "images instead, and this file with --labels when a head is fitted."
+        )
+    raise SourceError(
+        f"{place}: no column 'pixels' in the header '{header}', expected {layout}. "
+        "Name the column 'pixels'."
+    )
+
+
+def _instead_of_emotion(names: Sequence[str], plain: list[str]) -> str:
+    """Say what a table has that may be its emotions, and what to do."""
+    hot = [name for name in names if emotion_of(name) is not None]
+    if len(hot) > 2:
+        return (
+            f"no column 'emotion'; columns {', '.join(map(shown, hot))} look like one for each "
+            "emotion: put the name of each row's into a column 'emotion'"
+        )
+    other = [name for name, each in zip(names, plain, strict=True) if each in OTHER_NAMES]
+    if other:
+        named = " or ".join(f"'{shown(name)}'" for name in other)
+        return f"no column 'emotion'; if {named} holds them, name it 'emotion'"
+    return (
+        f"no column 'emotion' in the header '{shown(','.join(names), 60)}'; add one, or give "
+        "labels with --labels when a head is fitted"
+    )
+
+
+def coded(values: Sequence[Any] | npt.NDArray[Any]) -> Column:
+    """Return cells of any type as a column of words."""
+    words: dict[str, int] = {}
+    codes = [words.setdefault(str(value), len(words)) for value in values]
+    return Column(np.array(codes, dtype=np.int32), list(words))
