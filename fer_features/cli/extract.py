@@ -5,7 +5,14 @@ from typing import Any
 
 import click
 
-from fer_features.cli.command import SETTINGS, Command, Name, messages_options, show_messages
+from fer_features.cli.command import (
+    SETTINGS,
+    Command,
+    Name,
+    messages_options,
+    show_messages,
+    wording_options,
+)
 
 EPILOG = """\b
 Examples:
@@ -14,6 +21,8 @@ Examples:
   fer-extract fer2013.csv --backbone EfficientNetV2B0
   fer-extract fer2013.csv --backbone mine.keras --layers block10_add,block14_add
   fer-extract photos/ --image-size 224 --color
+  fer-extract raf-db/ --labels-as rafdb        folders 1 to 7, in RAF-DB's order
+  fer-extract gesichter/ --map Freude=happiness --map Wut=anger --map Andere=none
   fer-extract fer2013.csv --limit 500 --weights random     a quick try
   fer-extract --backbones                      the networks to choose among
   fer-extract --backbones mine.keras           the layers of one worth keeping
@@ -82,7 +91,14 @@ class _Layers(click.ParamType):
     metavar="N",
     help="Take N rows, evenly spaced over the source.",
 )
-@click.option("--skip-bad", is_flag=True, help="Leave out bad rows, and count them.")
+@click.option("--skip-bad", is_flag=True, help="Leave out bad rows, and say which.")
+@wording_options
+@click.option(
+    "--group-by",
+    metavar="REGEX",
+    help="What in an image's path tells a person or a sequence, which no split will tear apart: "
+    "the expression's first group, such as '^([^/]+)/'. A CSV file has a column 'group'.",
+)
 @click.option(
     "--overwrite",
     is_flag=True,
@@ -149,8 +165,8 @@ def main(
 ) -> int:
     """Embed every distinct image of SOURCE once and keep the embeddings in one HDF5 file.
 
-    SOURCE is fer2013.csv (or icml_face_data.csv, train.csv, test.csv; also packed as .gz, .xz or
-    .zip), or a folder of images in emotion-named folders.
+    SOURCE is fer2013.csv or another CSV file of pixels (also packed as .gz, .xz or .zip), a
+    .parquet, .npz or .npy file, or a folder of images in emotion-named folders.
     """
     show_messages(quiet)
     if backbones is not None:
@@ -167,6 +183,7 @@ def main(
     spec = BackboneSpec(backbone, weights, input_size, layers, precision)
     from fer_features.embedding.extraction import extract
 
+    choices["map"] = dict(choices["map"])
     store = extract(source, output, backbone=spec, progress=not quiet, **choices)
     skipped = store.dataset["skipped"]
     click.echo(

@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -39,12 +39,23 @@ from fer_features.embedding.reuse import Known, is_open, known_of, lost_with
 from fer_features.embedding.store import CACHE, Store
 from fer_features.embedding.workers import Computing, embed_elsewhere, threads_of
 from fer_features.errors import BackboneError, OptionError, SourceError, StoreError
-from fer_features.faces.dataset import FaceDataset
-from fer_features.faces.reading import read_faces, source_form, source_name, source_sha256
+from fer_features.faces.dataset import FaceDataset, account
+from fer_features.faces.emotions import Wording
+from fer_features.faces.reading import (
+    read_faces,
+    reading_bar,
+    source_form,
+    source_name,
+    source_sha256,
+    tell,
+)
 
 log = logging.getLogger(__name__)
 
 BATCH_SIZE = 64
+
+LABELLING = ("map", "labels_as", "group_by")
+"""How a source's labels and groups are read: what a store says of it beside the limit."""
 
 Source = FaceDataset | str | os.PathLike[str]
 
@@ -62,6 +73,9 @@ def extract(
     skip_bad: bool = False,
     image_size: int | None = None,
     color: bool = False,
+    map: Mapping[str, str] | None = None,  # noqa: A002  # --map
+    labels_as: str | None = None,
+    group_by: str | None = None,
     overwrite: bool = False,
     repair: bool = False,
     progress: bool = False,
@@ -92,15 +106,17 @@ def extract(
         Processes on this machine that share the work.
     dask : str, optional
         Address of a Dask scheduler whose workers do it instead.
-    limit, skip_bad, image_size, color
-        As for :func:`read_faces`, when ``source`` is a path.
+    limit, skip_bad, image_size, color, map, labels_as, group_by
+        As for :func:`read_faces`, when ``source`` is a path. Only the first four make another
+        pass: labels and groups read in another way are written beside the embeddings.
     overwrite : bool
         Replace what is there, also where images are lost, or another network made it; what can
         be used of it is.
     repair : bool
         Recompute the damaged rows of the store that is there.
     progress : bool
-        Show progress on standard error.
+        Show progress on standard error, and at the end what the store holds: rows by emotion, by
+        usage, and what was left out.
 
     Returns
     -------
@@ -120,7 +136,16 @@ def extract(
     batch_size, workers = int(batch_size), int(workers)
     if workers > 1 and dask is not None:
         raise OptionError("workers and dask: expected one of the two.")
-    reading = {"limit": limit, "skip_bad": skip_bad, "image_size": image_size, "color": color}
+    wording = Wording(map or {}, labels_as)
+    reading = {
+        "limit": limit,
+        "skip_bad": skip_bad,
+        "image_size": image_size,
+        "color": color,
+        "map": wording.mapped,
+        "labels_as": wording.labels_as,
+        "group_by": group_by,
+    }
     if isinstance(source, FaceDataset):
         given = [name for name, value in reading.items() if value]
         if given:
@@ -144,7 +169,7 @@ def extract(
             log.info("%s: complete, nothing to compute", this.target)
             if this.partial.exists():
                 log.info("%s: a stopped pass of another call lies there", this.partial)
-            return Store(this.target)
+            return _told(this)
         if not (engine == "openvino" and is_converted(this.spec, this.spec.outputs, this.folder)):
             check_files(this.spec)
         this.folder.mkdir(parents=True, exist_ok=True)
@@ -152,7 +177,16 @@ def extract(
             # Another process may have finished it meanwhile.
             if not this.is_finished():
                 _run(this)
-    return Store(this.target)
+    return _told(this)
+
+
+def _told(this: "_Pass") -> Store:
+    """Return the store that is there, having said what it holds."""
+    store = Store(this.target)
+    left_out = store.dataset.get("left_out", {})
+    for line in account(store.dataset["name"], store.emotion, store.usage, left_out):
+        tell(line, this.progress)
+    return store
 
 
 def default_path(name: str, backbone: BackboneSpec, limit: int | None = None) -> Path:
@@ -196,16 +230,8 @@ class _Pass:
         if isinstance(self.source, FaceDataset):
             faces = self.source
         else:
-            with tqdm(
-                desc="Reading", unit="", unit_scale=True, delay=1, leave=False,
-                disable=not self.progress,
-            ) as bar:  # fmt: skip
-
-                def show(done: int, total: int) -> None:
-                    bar.total = total
-                    bar.update(done - bar.n)
-
-                faces = read_faces(self.source, progress=show, **self.reading)
+            with reading_bar(self.progress) as show:
+                faces = read_faces(self.source, progress=show or False, **self.reading)
         if not len(faces):
             raise SourceError(f"{self.name}: no faces, expected at least one.")
         return faces
@@ -238,6 +264,8 @@ class _Pass:
             "rows": len(faces),
             "limit": faces.limit,
             "skipped": faces.skipped,
+            "left_out": faces.left_out,
+            **{name: self.reading[name] for name in LABELLING},
         }
 
     def is_finished(self) -> bool:
@@ -252,9 +280,8 @@ class _Pass:
             return dataset.get("sha256") == self.sha256 or Content.of(self.source).is_of(store)
         if dataset.get("sha256") != self.sha256:
             return False
-        return dataset.get("limit") == self.reading["limit"] and bool(
-            self.reading["skip_bad"] or dataset.get("skipped") == 0
-        )
+        same = all(dataset.get(name) == self.reading[name] for name in ("limit", *LABELLING))
+        return same and bool(self.reading["skip_bad"] or dataset.get("skipped") == 0)
 
     def known(self, path: Path) -> Store | None:
         """Return the store that is there, or a stopped pass's, if the same network made it.

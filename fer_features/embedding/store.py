@@ -62,7 +62,7 @@ class Store:
         Length d of each output's vectors, by name; ``final`` first.
     dataset : dict
         ``name``, ``kind``, ``sha256`` of the source, ``image`` form, ``rows``, ``limit``,
-        ``skipped``.
+        ``skipped``, ``left_out`` (how many by reason), ``map``, ``labels_as``, ``group_by``.
     provenance : dict
         ``passes``: a list, each with engine, versions, images, seconds, and so on.
     rows : dict of str to array (n,)
@@ -236,6 +236,11 @@ class Store:
         said += [f"--image-size {height}"] * (height != SIDE) + ["--color"] * (channels == 3)
         if dataset.get("limit") is not None:
             said.append(f"--limit {dataset['limit']}")
+        pairs = (f"{word}={name}" for word, name in (dataset.get("map") or {}).items())
+        said += [f"--map {shlex.quote(pair)}" for pair in pairs]
+        for option in ("labels_as", "group_by"):
+            if dataset.get(option) is not None:
+                said.append(f"--{option.replace('_', '-')} {shlex.quote(dataset[option])}")
         return " ".join([*said, *["--skip-bad"] * bool(dataset.get("skipped"))])
 
     def command(self, option: str) -> str:

@@ -42,7 +42,7 @@ def sample(faces_csv: Path, faces: int, seed: int, overwrite: bool) -> None:
         )
     write_csv(drawn, faces_csv)
     counts = ", ".join(
-        f"{name} {count}" for name, count in zip(EMOTIONS, np.bincount(drawn.emotion), strict=True)
+        f"{EMOTIONS[i]} {count}" for i, count in enumerate(np.bincount(drawn.emotion))
     )
     click.echo(f"{faces_csv}: {faces} drawn faces of {SIDE}x{SIDE} (seed {seed}): {counts}.")
 

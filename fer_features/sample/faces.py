@@ -14,7 +14,7 @@ from fer_features.faces.emotions import EMOTIONS, NONE, USAGES
 from fer_features.sample.drawing import draw_face
 
 EMOTION_SHARES = (0.14, 0.06, 0.14, 0.30, 0.14, 0.11, 0.11)
-"""Share of each emotion, in the order of EMOTIONS: near FER2013's, with more disgust."""
+"""Share of each of FER2013's emotions, in their order: near its own, with more disgust."""
 
 USAGE_SHARES = (0.8, 0.1, 0.1)
 """Share of each usage, in the order of USAGES."""
@@ -34,8 +34,8 @@ def draw_faces(n: int = 1050, seed: int = 0) -> FaceDataset:
     SourceError
         ``n`` is too small for a face of each emotion.
     """
-    if n < len(EMOTIONS):
-        raise SourceError(f"{n} faces: expected at least {len(EMOTIONS)}, one for each emotion.")
+    if n < len(EMOTION_SHARES):
+        raise SourceError(f"{n} faces: expected at least {len(EMOTION_SHARES)}, one for each emotion.")
     rng = np.random.default_rng(seed)
     emotion = rng.permutation(_shared_out(n, EMOTION_SHARES)).astype(np.int8)
     usage = rng.permutation(_shared_out(n, USAGE_SHARES)).astype(np.int8)
@@ -95,10 +95,10 @@ def _copy_some(
     pixels: npt.NDArray[np.uint8], emotion: npt.NDArray[np.int8], rng: np.random.Generator
 ) -> None:
     """Overwrite some faces by copies of others, no face taking part twice; labels stay."""
-    rows = [list(rng.permutation(np.flatnonzero(emotion == i))) for i in range(len(EMOTIONS))]
+    rows = [list(rng.permutation(np.flatnonzero(emotion == i))) for i in range(len(EMOTION_SHARES))]
     happiness, fear = EMOTIONS.index("happiness"), EMOTIONS.index("fear")
     for copy in range(min(MOST_COPIES, len(pixels) // 25)):
-        first, second = (happiness, fear) if copy == 0 else [copy % len(EMOTIONS)] * 2
+        first, second = (happiness, fear) if copy == 0 else [copy % len(EMOTION_SHARES)] * 2
         if rows[first] and len(rows[second]) >= 2:
             pixels[rows[second].pop()] = pixels[rows[first].pop()]
 
@@ -112,8 +112,10 @@ def csv_bytes(faces: FaceDataset) -> bytes:
         )
     values = [str(value) for value in range(256)]
     columns = {"pixels": [" ".join(values[v] for v in face.ravel()) for face in faces.pixels]}
+    # Contempt has no number among FER2013's: where there is some, emotions are words.
+    emotions = EMOTIONS if faces.emotion.max(initial=NONE) >= len(EMOTION_SHARES) else values
     for name, ids, names in (
-        ("emotion", faces.emotion, values),
+        ("emotion", faces.emotion, emotions),
         ("Usage", faces.usage, USAGES),
     ):
         if (ids == NONE).all():
