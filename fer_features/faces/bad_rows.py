@@ -10,6 +10,10 @@ NAMED = 5
 """How many kinds of bad row, and places of each, a message shows; it counts the others."""
 
 
+KEPT = 20
+"""How many kinds a dataset keeps the count of: a file of nothing but strange words has no end."""
+
+
 class RowError(Exception):
     """One row that is not a labelled face.
 
@@ -72,8 +76,10 @@ class BadRows:
 
     @property
     def by_kind(self) -> dict[str, int]:
-        """How many rows are bad in each way."""
-        return {name: kind.rows for name, kind in self._kinds.items()}
+        """How many rows are bad in each way; beyond the first twenty ways, in all others."""
+        counts = [(name, kind.rows) for name, kind in self._kinds.items()]
+        others = sum(count for _, count in counts[KEPT:])
+        return dict(counts[:KEPT]) | ({"bad in other ways": others} if others else {})
 
     def add(
         self, place: str, error: RowError | str, rows: int = 1, word: str | None = None

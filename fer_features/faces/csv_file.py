@@ -12,7 +12,7 @@ import lzma
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -40,7 +40,7 @@ _LAYOUT = "a CSV file with a column 'pixels' and, if it has labels, 'emotion' an
 class Form(NamedTuple):
     """How a CSV file is laid out: its delimiter, its columns, whether its first line is a row."""
 
-    delimiter: str
+    delimiter: bytes
     width: int
     columns: Columns
     has_header: bool
@@ -145,7 +145,7 @@ def _form(first: bytes, ahead: list[bytes], shown_path: str) -> Form:
         if len(full) == 1 and len(cells) == len(names):
             holds = full[0]
     columns = find_columns(names, shown_path, _LAYOUT, holds)
-    return Form(delimiter, len(names), columns, has_header=True)
+    return Form(delimiter.encode(), len(names), columns, has_header=True)
 
 
 def _guessed(delimiter: str, lines: list[str], shown_path: str) -> Form:
@@ -181,7 +181,7 @@ def _guessed(delimiter: str, lines: list[str], shown_path: str) -> Form:
         "" if emotion else "no header, and no column that may be the emotion; put names on top"
     )
     return Form(
-        delimiter,
+        delimiter.encode(),
         width,
         Columns(
             tuple(pixels),
@@ -279,62 +279,58 @@ def _numbered_rows(lines: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
 
 def _read_block(block: list[tuple[int, bytes]], form: Form, bad: BadRows, words: _Words) -> _Rows:
     """Parse a block of lines at once or, where that fails, row by row for the exact reason."""
-    try:
-        split = [_split_row(line, form) for _, line in block]
-        pixels = parse_block([cell for cell, _ in split])
-        good = block
-    except RowError:
-        pixels = None
+    good, pixels = block, None
+    with suppress(RowError):
+        rows = [_split_row(line, form) for _, line in block]
+        pixels = parse_block([_pixels(cells, form) for cells in rows])
     if pixels is None:
-        split, images, good = [], [], []
+        rows, images, good = [], [], []
         for number, line in block:
             word = None
             try:
-                cell, said = _split_row(line, form)
+                cells = _split_row(line, form)
                 if form.columns.emotion is not None:
-                    word = said[0].decode("utf-8", "backslashreplace")
-                images.append(parse_cell(cell))
+                    word = cells[form.columns.emotion].strip().decode("utf-8", "backslashreplace")
+                images.append(parse_cell(_pixels(cells, form)))
             except RowError as error:
                 bad.add(f"row {number}", error, word=word)
             else:
-                split.append((cell, said))
+                rows.append(cells)
                 good.append((number, line))
         pixels = np.array(images, dtype=np.uint8).reshape(-1, PIXELS)
-    codes = [
-        [known.setdefault(word, len(known)) for known, word in zip(words, said, strict=True)]
-        for _, said in split
-    ]
-    return _Rows(
-        pixels,
-        np.array(codes, dtype=np.int32).reshape(-1, len(words)),
-        np.array([number for number, _ in good], dtype=np.int64),
-    )
+    codes = np.zeros((len(good), len(words)), dtype=np.int32)
+    columns = (form.columns.emotion, form.columns.usage, form.columns.group)
+    for i, (position, known) in enumerate(zip(columns, words, strict=True)):
+        if position is not None:
+            said = [cells[position].strip() for cells in rows]
+            codes[:, i] = [known.setdefault(word, len(known)) for word in said]
+    return _Rows(pixels, codes, np.array([number for number, _ in good], dtype=np.int64))
 
 
-def _split_row(line: bytes, form: Form) -> tuple[bytes, tuple[bytes, bytes, bytes]]:
-    """Return a line's pixels, and what it says of emotion, Usage and group; blank if nothing."""
+def _split_row(line: bytes, form: Form) -> list[bytes]:
+    """Return a line's cells, as many as there are columns."""
     if not line:
         raise RowError(f"an empty line, expected {form.width:,} columns")
     if b'"' in line:
         text = line.rstrip(b"\r\n").decode("utf-8", "backslashreplace")
         try:
-            reader = csv.reader([text], delimiter=form.delimiter)
+            reader = csv.reader([text], delimiter=form.delimiter.decode())
             cells = [cell.encode() for cell in next(reader)]
         except csv.Error as error:
             raise RowError(
                 f"not CSV ({error}), expected {form.width:,} columns", "not CSV"
             ) from error
     else:
-        cells = line.split(form.delimiter.encode())
+        cells = line.split(form.delimiter)
     if len(cells) != form.width:
         raise RowError(
             f"{len(cells):,} columns, expected {form.width:,}", "a wrong count of columns"
         )
-    columns = form.columns
-    said = tuple(
-        b"" if position is None else cells[position].strip()
-        for position in (columns.emotion, columns.usage, columns.group)
-    )
-    if len(columns.pixels) == 1:
-        return cells[columns.pixels[0]].strip(), said  # type: ignore[return-value]  # three of them
-    return b" ".join([cells[i].strip() for i in columns.pixels]), said  # type: ignore[return-value]
+    return cells
+
+
+def _pixels(cells: list[bytes], form: Form) -> bytes:
+    positions = form.columns.pixels
+    if len(positions) == 1:
+        return cells[positions[0]].strip()
+    return b" ".join([cells[position].strip() for position in positions])

@@ -53,7 +53,7 @@ class FaceDataset:
     name : str
         The source's name without suffixes, such as ``"fer2013"``.
     kind : str
-        ``"csv"``, ``"folder"`` or ``"arrays"``.
+        ``"csv"``, ``"parquet"``, ``"folder"`` or ``"arrays"``.
     pixels : uint8 (n, h, w) or (n, h, w, 3), 0 to 255
         Grey or colour images, all of one form; n may be 0.
     emotion : int8 (n,)

@@ -220,8 +220,9 @@ class AmbiguousNumbersError(Exception):
             said = ", ".join(f"{n} {_name(order.get(n))}" for n in sorted(numbers))
             readings.append(f"as {called}'s {said}")
         named = " or ".join([", ".join(likely[:-1])] * bool(likely[1:]) + likely[-1:])
+        many = "s" * (len(numbers) > 1)
         super().__init__(
-            f"the number{'s' * (len(numbers) > 1)} {_range(numbers)} for emotions, which can be read: "
+            f"the number{many} {_range(numbers)} for emotions, which can be read: "
             f"{'; '.join(readings)}. Say whose they are with --labels-as {named}, or each with "
             f"--map {max(numbers)}=EMOTION"
         )

@@ -1,10 +1,12 @@
 """One image file, of any kind and size, to a square face of a given size, grey or in colour."""
 
+import hashlib
 import io
 import struct
+import time
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +48,10 @@ def is_image(path: Path) -> bool:
         return True
     except _DAMAGE:
         return False
+
+
+_BLOCK = 64  # files
+_LONG = 2  # seconds from which on other processes are worth their start
 
 
 class Decoded(NamedTuple):
@@ -157,3 +163,68 @@ def _eight_bits(values: npt.NDArray[Any], mode: str) -> npt.NDArray[np.uint8]:
         # Nothing in such a file says which value is white.
         raise RowError("floating-point or 32-bit pixels, expected at most 16 bits")
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+class ImageFile(NamedTuple):
+    """An image file: the sha256 of its content and, where it was chosen, what is in it."""
+
+    path: str
+    sha256: bytes
+    image: Decoded | RowError | None
+
+
+def read_images(
+    folder: Path, paths: Sequence[str], chosen: Container[str], size: int, color: bool
+) -> Generator[ImageFile, None, None]:
+    """Read every file once and decode the chosen ones, on all cores; they come in order.
+
+    What begins as a small job stays in this process: others take half a second to start. Threads
+    would not do, as of a small image too much of the work is Python's own.
+    """
+    from joblib import Parallel, cpu_count, delayed
+
+    blocks = (
+        [(path, path in chosen) for path in paths[start : start + _BLOCK]]
+        for start in range(0, len(paths), _BLOCK)
+    )
+    started, done = time.perf_counter(), 0
+    for block in blocks:
+        yield from _read_block(folder, block, size, color)
+        done += len(block)
+        left = (time.perf_counter() - started) / done * (len(paths) - done)
+        if left > _LONG and cpu_count() > 1:
+            break
+    calls = (delayed(_read_block)(folder, block, size, color) for block in blocks)
+    if done < len(paths):
+        parallel = Parallel(n_jobs=cpu_count(), return_as="generator", pre_dispatch="2*n_jobs")
+        for files in parallel(calls):
+            yield from files
+
+
+def _read_block(
+    folder: Path, block: Sequence[tuple[str, bool]], size: int, color: bool
+) -> list[ImageFile]:
+    """Read some files, and decode those to be decoded."""
+    with remarks_ignored():
+        return [_read_image(folder, path, is_chosen, size, color) for path, is_chosen in block]
+
+
+def _read_image(folder: Path, path: str, is_chosen: bool, size: int, color: bool) -> ImageFile:
+    data, error = content(folder / path)
+    image: Decoded | RowError | None = None
+    if is_chosen:
+        try:
+            if error is not None:
+                raise RowError(f"cannot be read ({error.strerror})")
+            image = decode(data, size, color)
+        except RowError as finding:
+            image = finding
+    return ImageFile(path, hashlib.sha256(data).digest(), image)
+
+
+def content(path: Path) -> tuple[bytes, OSError | None]:
+    """Return a file's bytes, or why it has none: one unreadable image must not end the list."""
+    try:
+        return path.read_bytes(), None
+    except OSError as error:
+        return b"", error

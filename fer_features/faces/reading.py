@@ -4,11 +4,10 @@ import hashlib
 import logging
 import os
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from operator import index
 from pathlib import Path
@@ -19,23 +18,14 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from fer_features.errors import SourceError
-from fer_features.faces import csv_file
+from fer_features.faces import arrays, csv_file, parquet
 from fer_features.faces.bad_rows import BadRows, RowError, in_words, one_or_many, shown
-from fer_features.faces.dataset import SIDE, FaceDataset, ImageForm
-from fer_features.faces.emotions import (
-    EMOTION_WORDS,
-    EMOTIONS,
-    NONE,
-    USAGES,
-    AmbiguousNumbersError,
-    Wording,
-    did_you_mean,
-    usage_of,
-)
+from fer_features.faces.dataset import SIDE, FaceDataset, ImageForm, form_name
+from fer_features.faces.emotions import EMOTIONS, NONE, AmbiguousNumbersError, Wording
 from fer_features.faces.folder import Place, list_images, place_images, shown_name
-from fer_features.faces.image import Decoded, decode, remarks_ignored
+from fer_features.faces.image import content, read_images
 from fer_features.faces.pixels import PixelBuffer, take
-from fer_features.faces.table import Column, Columns, Table
+from fer_features.faces.table import BAD, Columns, emotions, groups, usages
 
 Progress = Callable[[int, int], None]
 
@@ -43,8 +33,6 @@ IMAGE_SIZES = (8, 2048)
 """The smallest and the largest size to which images of a folder can be brought."""
 
 _PEEK = 64  # bytes
-_AHEAD = 64  # files
-_LONG = 2  # seconds from which on other processes are worth their start
 
 log = logging.getLogger(__name__)
 
@@ -120,11 +108,11 @@ def read_faces(
     path = _known_kind(source, name)
     size = _checked_size(image_size)
     asked = _Asked(name, limit, skip_bad, size, color, wording, group_by, progress is True)
-    with _mentioning(name), _shown(progress) as show:
+    with _mentioning(name), reading_bar(progress) as show:
         if path.is_dir():
             faces = _read_folder(path, asked, show)
         else:
-            _refuse_other_forms(path, name, size, color)
+            _file_form(path, name, size, color)
             if group_by is not None:
                 raise SourceError(
                     f"{name}: --group-by {group_by!r} for rows without paths, expected a folder of "
@@ -132,7 +120,7 @@ def read_faces(
                 )
             with ThreadPoolExecutor(1) as beside:
                 # hashlib lets the parser run meanwhile: on two cores the hash takes no time.
-                sha256 = beside.submit(_file_sha256, path)
+                sha256 = beside.submit(_file_sha256, path, name)
                 faces = _read_table(path, asked, sha256, show)
     if progress is True:
         for line in faces.account():
@@ -162,7 +150,7 @@ def tell(line: str, progress: bool) -> None:
 
 
 @contextmanager
-def _shown(progress: bool | Progress) -> Iterator[Progress | None]:
+def reading_bar(progress: bool | Progress) -> Iterator[Progress | None]:
     """Give what shows progress: a caller's function, a bar, or nothing."""
     if not isinstance(progress, bool):
         yield progress
@@ -182,7 +170,8 @@ def _shown(progress: bool | Progress) -> Iterator[Progress | None]:
 def source_sha256(source: str | os.PathLike[str]) -> str:
     """Return the hex sha256 that recognises a source, without parsing or decoding it.
 
-    Of a file it is the sha256 of its bytes as they lie, packed or not. Of a folder it is the
+    Of a file it is the sha256 of its bytes as they lie, packed or not; of an .npy file with others
+    beside it, that of the files' sha256, one after the other. Of a folder it is the
     sha256 over all image files that reading looks at, in the order of their relative paths: of
     each the path, a zero byte, and the sha256 of its content.
 
@@ -195,10 +184,10 @@ def source_sha256(source: str | os.PathLike[str]) -> str:
     path = _known_kind(source, name)
     with _mentioning(name):
         if not path.is_dir():
-            return _file_sha256(path)
+            return _file_sha256(path, name)
         total = hashlib.sha256()
         for image in list_images(path, _bad_files(name)).images:
-            _add_file(total, image, hashlib.sha256(_content(path / image)[0]).digest())
+            _add_file(total, image, hashlib.sha256(content(path / image)[0]).digest())
         return total.hexdigest()
 
 
@@ -216,7 +205,7 @@ def source_form(
     size = _checked_size(image_size)
     path = _known_kind(source, name)
     if not path.is_dir():
-        _refuse_other_forms(path, name, size, color)
+        return _file_form(path, name, size, color)
     return size, size, 3 if color else 1
 
 
@@ -270,7 +259,7 @@ def _known_kind(source: str | os.PathLike[str], name: str) -> Path:
     return path
 
 
-SUFFIXES = (*csv_file.SUFFIXES, ".parquet", ".npz", ".npy")
+SUFFIXES = (*csv_file.SUFFIXES, *parquet.SUFFIXES, *arrays.SUFFIXES)
 """Suffixes of the files that can be read, in lower case."""
 
 _EXPECTED = (
@@ -305,14 +294,21 @@ def _checked_size(image_size: int | None) -> int:
     return size
 
 
-def _refuse_other_forms(path: Path, name: str, size: int, color: bool) -> None:
-    """Say that a CSV file cannot be read as anything but what it holds."""
-    asked = [f"--image-size {size}"] * (size != SIDE) + ["--color"] * bool(color)
+def _file_form(path: Path, name: str, size: int, color: bool) -> ImageForm:
+    """Return the form of a file's images, which is asked for only where they are encoded."""
+    suffix = path.suffix.lower()
+    if suffix in parquet.SUFFIXES:
+        return parquet.parquet_form(path, name, size, color)
+    form = arrays.arrays_form(path, name) if suffix in arrays.SUFFIXES else (SIDE, SIDE, 1)
+    asked = [f"--image-size {size}"] * (size not in (SIDE, *form[:2]))
+    asked += ["--color"] * (color and form[2] == 1)
     if asked:
+        what = "a CSV file" if suffix in csv_file.SUFFIXES else "a file of arrays"
         raise SourceError(
-            f"{name}: a CSV file, which holds {SIDE}x{SIDE} grey pixels, expected a folder of "
-            f"images for {' and '.join(asked)}. Leave {'them' if asked[1:] else 'it'} out."
+            f"{name}: {what}, which holds {form_name(form)} pixels, expected a folder of images "
+            f"for {' and '.join(asked)}. Leave {'them' if asked[1:] else 'it'} out."
         )
+    return form
 
 
 def _read_table(
@@ -320,36 +316,38 @@ def _read_table(
 ) -> FaceDataset:
     bad = BadRows(asked.name, "row", " ", ("Remove the row", "Remove the rows"))
     announce = partial(_announce, asked)
-    table = csv_file.read_csv(path, asked.name, bad, show, announce)
-    emotion, words = _emotions(table, asked, bad)
-    usage = _usages(table.usage, table.number, bad)
-    good = np.flatnonzero((emotion != _BAD) & (usage != _BAD))
+    suffix = path.suffix.lower()
+    kind, not_square = "csv", 0
+    if suffix in arrays.SUFFIXES:
+        kind, table = "arrays", arrays.read_arrays(path, asked.name, bad, show, announce)
+    elif suffix in parquet.SUFFIXES:
+        kind = "parquet"
+        table, not_square = parquet.read_parquet(
+            path, asked.name, bad, asked.size, asked.color, show, announce
+        )
+    else:
+        table = csv_file.read_csv(path, asked.name, bad, show, announce)
+    emotion, words = emotions(table, asked.name, asked.wording, bad, asked.skip_bad)
+    usage = usages(table, bad)
+    good = np.flatnonzero((emotion != BAD) & (usage != BAD))
     skipped = bad.close(len(good), asked.skip_bad)
     _say_left_out(bad, set(emotion[good].tolist()), words, asked)
+    _say_margins(not_square, len(table.number), asked)
     chosen = good[evenly_spaced(len(good), asked.limit)]
     all_of_them = len(chosen) == len(table.number)
     return FaceDataset(
         name=source_name(path),
-        kind="csv",
+        kind=kind,
         pixels=table.pixels if all_of_them else take(table.pixels, chosen, asked.name),
         emotion=emotion[chosen],
         usage=usage[chosen],
-        group=_texts(table.group, chosen),
+        group=groups(table, chosen),
         source=table.number[chosen].astype(np.str_),
         sha256=sha256.result(),
         limit=asked.limit,
         skipped=skipped,
         left_out=bad.by_kind,
     )
-
-
-def _texts(column: Column | None, chosen: npt.NDArray[np.int64]) -> npt.NDArray[np.str_]:
-    if column is None:
-        return np.full(len(chosen), "")
-    return np.array(column.words, dtype=np.str_)[column.codes[chosen]]
-
-
-_BAD = NONE - 1  # the id of a cell that says nothing that can be read
 
 
 def _announce(asked: _Asked, columns: Columns) -> None:
@@ -359,83 +357,12 @@ def _announce(asked: _Asked, columns: Columns) -> None:
         log.warning("%s: no labels: %s", asked.name, columns.unlabelled)
 
 
-def _emotions(
-    table: Table, asked: _Asked, bad: BadRows
-) -> tuple[npt.NDArray[np.int8], dict[str, int]]:
-    """Return each row's emotion id, :data:`_BAD` for a bad row's, and what each word means.
-
-    Raises
-    ------
-    SourceError
-        Numbers can be read in several ways, or words are unknown and not to be skipped.
-    """
-    column = table.emotion
-    if column is None:
-        return np.full(len(table.number), NONE, np.int8), {}
-    try:
-        meant = asked.wording.read({*column.words, *bad.words}, "fer2013")
-    except AmbiguousNumbersError as error:
-        raise SourceError(f"{asked.name}: {error}.") from None
-    ids = np.array([meant.get(word, _BAD) for word in column.words], dtype=np.int8)
-    unknown = [i for i in np.unique(column.codes).tolist() if ids[i] == _BAD]
-    expected = f"expected a number from 0 to 6 or a word ({', '.join(EMOTIONS)})"
-    if asked.wording.labels_as is not None:
-        expected = f"expected a number of {asked.wording.labels_as} or a word ({EMOTIONS[0]}, ...)"
-    listed = []
-    for code in unknown:
-        word, rows = column.words[code], np.flatnonzero(column.codes == code)
-        found = f"emotion '{shown(word)}'" if word else "a blank emotion"
-        hint = did_you_mean(word, EMOTION_WORDS)
-        first = f"row {table.number[rows[0]]}"
-        if asked.skip_bad:
-            finding = RowError(f"{found}{hint}, {expected}", f"rows with {found}")
-            bad.add(_first_of(rows, first), finding, rows=len(rows), word=word)
-        else:
-            of = first if len(rows) == 1 else f"{one_or_many(len(rows), 'row')}, the first {first}"
-            listed.append(f"{found}{hint} ({of})")
-    if listed:
-        word = shown(column.words[unknown[0]])
-        more = f"; and {len(listed) - 20} more" if len(listed) > 20 else ""
-        raise SourceError(
-            f"{asked.name}: {'; '.join(listed[:20])}{more}; {expected}. Say what each means with "
-            f"--map '{word}=EMOTION' or --map '{word}=none' ('*=none': all others), or pass "
-            "--skip-bad to leave them out."
-        )
-    return ids[column.codes], meant
-
-
-def _first_of(rows: npt.NDArray[np.int64], first: str) -> str:
-    return first if len(rows) == 1 else f"{first} and {len(rows) - 1:,} more"
-
-
-def _usages(
-    column: Column | None, number: npt.NDArray[np.int64], bad: BadRows
-) -> npt.NDArray[np.int8]:
-    """Return each row's usage id, :data:`_BAD` where its cell is bad."""
-    if column is None:
-        return np.full(len(number), NONE, np.int8)
-    ids = np.full(len(column.words), _BAD, np.int8)
-    for code, word in enumerate(column.words):
-        usage = usage_of(word)
-        rows = np.flatnonzero(column.codes == code)
-        if usage is not None:
-            ids[code] = usage
-        elif len(rows):
-            found = f"Usage '{shown(word)}'" if word else "a blank Usage"
-            hint = did_you_mean(word, USAGES)
-            error = RowError(
-                f"{found}{hint}, expected {', '.join(USAGES[:-1])} or {USAGES[-1]}",
-                f"rows with {found}",
-            )
-            first = f"row {number[rows[0]]}"
-            bad.add(_first_of(rows, first), error, rows=len(rows))
-    return ids[column.codes]
-
-
 def _say_left_out(bad: BadRows, there: set[int], words: Mapping[str, int], asked: _Asked) -> None:
     """Say each kind of bad row, and of which emotions nothing is left."""
     for line in bad.left_out():
         tell(line, asked.says)
+    with suppress(AmbiguousNumbersError):  # a damaged row may say anything
+        words = {**asked.wording.read(bad.words, "fer2013"), **words}
     lost = Counter[int]()
     for word, count in bad.words.items():
         emotion = words.get(word, NONE)
@@ -469,7 +396,7 @@ def _read_folder(folder: Path, asked: _Asked, show: Progress | None) -> FaceData
     pixels = PixelBuffer((size, size, 3) if color else (size, size), name)
     good: list[Place] = []
     not_square, paths = 0, listing.images
-    reading = _read_images(folder, paths, chosen, size, color)
+    reading = read_images(folder, paths, chosen, size, color)
     with closing(reading):
         for done, file in enumerate(reading, start=1):
             _add_file(total, file.path, file.sha256)
@@ -484,12 +411,9 @@ def _read_folder(folder: Path, asked: _Asked, show: Progress | None) -> FaceData
             if show:
                 show(done, len(paths))
     skipped = bad.close(len(good), asked.skip_bad)
-    ids = asked.wording.read(bad.words, None) | {each: i for i, each in enumerate(EMOTIONS)}
+    ids = {each: i for i, each in enumerate(EMOTIONS)}
     _say_left_out(bad, {place.emotion for place in good}, ids, asked)
-    if not_square:
-        are = "is not square: its" if not_square == 1 else "are not square: of each the"
-        of = f"{not_square:,} of {one_or_many(len(good), 'image')}"
-        tell(f"{name}: {of} {are} middle square was taken", asked.says)
+    _say_margins(not_square, len(good), asked)
     return FaceDataset(
         name=source_name(folder),
         kind="folder",
@@ -505,61 +429,11 @@ def _read_folder(folder: Path, asked: _Asked, show: Progress | None) -> FaceData
     )
 
 
-class _File(NamedTuple):
-    """An image file: the sha256 of its content and, where it was chosen, what is in it."""
-
-    path: str
-    sha256: bytes
-    image: Decoded | RowError | None
-
-
-def _read_images(
-    folder: Path, paths: Sequence[str], chosen: Container[str], size: int, color: bool
-) -> Generator[_File, None, None]:
-    """Read every file once and decode the chosen ones, on all cores; they come in order.
-
-    What begins as a small job stays in this process: others take half a second to start. Threads
-    would not do, as of a small image too much of the work is Python's own.
-    """
-    from joblib import Parallel, cpu_count, delayed
-
-    blocks = (
-        [(path, path in chosen) for path in paths[start : start + _AHEAD]]
-        for start in range(0, len(paths), _AHEAD)
-    )
-    started, done = time.perf_counter(), 0
-    for block in blocks:
-        yield from _read_block(folder, block, size, color)
-        done += len(block)
-        left = (time.perf_counter() - started) / done * (len(paths) - done)
-        if left > _LONG and cpu_count() > 1:
-            break
-    calls = (delayed(_read_block)(folder, block, size, color) for block in blocks)
-    if done < len(paths):
-        parallel = Parallel(n_jobs=cpu_count(), return_as="generator", pre_dispatch="2*n_jobs")
-        for files in parallel(calls):
-            yield from files
-
-
-def _read_block(
-    folder: Path, block: Sequence[tuple[str, bool]], size: int, color: bool
-) -> list[_File]:
-    """Read some files, and decode those to be decoded."""
-    with remarks_ignored():
-        return [_read_image(folder, path, is_chosen, size, color) for path, is_chosen in block]
-
-
-def _read_image(folder: Path, path: str, is_chosen: bool, size: int, color: bool) -> _File:
-    content, error = _content(folder / path)
-    image: Decoded | RowError | None = None
-    if is_chosen:
-        try:
-            if error is not None:
-                raise RowError(f"cannot be read ({error.strerror})")
-            image = decode(content, size, color)
-        except RowError as finding:
-            image = finding
-    return _File(path, hashlib.sha256(content).digest(), image)
+def _say_margins(not_square: int, of: int, asked: _Asked) -> None:
+    if not_square:
+        are = "is not square: its" if not_square == 1 else "are not square: of each the"
+        told = f"{not_square:,} of {one_or_many(of, 'image')} {are} middle square was taken"
+        tell(f"{asked.name}: {told}", asked.says)
 
 
 def _bad_files(name: str) -> BadRows:
@@ -567,19 +441,17 @@ def _bad_files(name: str) -> BadRows:
     return BadRows(name.rstrip("/"), "file", "/", remedies)
 
 
-def _content(path: Path) -> tuple[bytes, OSError | None]:
-    """Return a file's bytes, or why it has none: one unreadable image must not end the list."""
-    try:
-        return path.read_bytes(), None
-    except OSError as error:
-        return b"", error
-
-
 def _add_file(total: "hashlib._Hash", path: str, sha256: bytes) -> None:
     """Add one image file to the hash of its folder; an unreadable one counts as empty."""
     total.update(os.fsencode(path) + b"\0" + sha256)
 
 
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _file_sha256(path: Path, name: str) -> str:
+    paths = arrays.array_files(path, name) if path.suffix.lower() in arrays.SUFFIXES else (path,)
+    digests = []
+    for each in paths:
+        with each.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256"))
+    if len(digests) == 1:
+        return digests[0].hexdigest()
+    return hashlib.sha256(b"".join(digest.digest() for digest in digests)).hexdigest()

@@ -12,9 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from fer_features.errors import SourceError
-from fer_features.faces.bad_rows import shown
+from fer_features.faces.bad_rows import BadRows, RowError, one_or_many, shown
 from fer_features.faces.dataset import SIDE
-from fer_features.faces.emotions import did_you_mean, emotion_of
+from fer_features.faces.emotions import (
+    EMOTION_WORDS,
+    EMOTIONS,
+    NONE,
+    USAGES,
+    AmbiguousNumbersError,
+    Wording,
+    did_you_mean,
+    emotion_of,
+    usage_of,
+)
 
 PIXELS = SIDE * SIDE
 """How many grey values an image written as text has."""
@@ -38,6 +48,10 @@ FILE_NAMES = ("file", "filename", "file_name", "image name", "image_name", "imag
 """Names of the column that says of which image a label is."""
 
 _SPLITS = ("split", "set", "subset", "partition", "fold")
+
+
+BAD = NONE - 1
+"""The id of a cell that says nothing that can be read."""
 
 
 class Column(NamedTuple):
@@ -208,3 +222,83 @@ def coded(values: Sequence[Any] | npt.NDArray[Any]) -> Column:
     words: dict[str, int] = {}
     codes = [words.setdefault(str(value), len(words)) for value in values]
     return Column(np.array(codes, dtype=np.int32), list(words))
+
+
+def emotions(
+    table: Table, name: str, wording: Wording, bad: BadRows, skip_bad: bool
+) -> tuple[npt.NDArray[np.int8], dict[str, int]]:
+    """Return each row's emotion id, :data:`BAD` for a bad row's, and what each word means.
+
+    Raises
+    ------
+    SourceError
+        Numbers can be read in several ways, or words are unknown and not to be skipped.
+    """
+    column = table.emotion
+    if column is None:
+        return np.full(len(table.number), NONE, np.int8), {}
+    try:
+        meant = wording.read(column.words, "fer2013")
+    except AmbiguousNumbersError as error:
+        raise SourceError(f"{name}: {error}.") from None
+    ids = np.array([meant.get(word, BAD) for word in column.words], dtype=np.int8)
+    unknown = [i for i in np.unique(column.codes).tolist() if ids[i] == BAD]
+    expected = f"expected a number from 0 to 6 or a word ({', '.join(EMOTIONS)})"
+    if wording.labels_as is not None:
+        expected = f"expected a number of {wording.labels_as} or a word ({EMOTIONS[0]}, ...)"
+    listed = []
+    for code in unknown:
+        word, rows = column.words[code], np.flatnonzero(column.codes == code)
+        found = f"emotion '{shown(word)}'" if word else "a blank emotion"
+        hint = did_you_mean(word, EMOTION_WORDS)
+        first = f"row {table.number[rows[0]]}"
+        if skip_bad:
+            finding = RowError(f"{found}{hint}, {expected}", f"rows with {found}")
+            bad.add(_first_of(rows, first), finding, rows=len(rows), word=word)
+        else:
+            of = first if len(rows) == 1 else f"{one_or_many(len(rows), 'row')}, the first {first}"
+            listed.append(f"{found}{hint} ({of})")
+    if listed:
+        word = shown(column.words[unknown[0]])
+        more = f"; and {len(listed) - 20} more" if len(listed) > 20 else ""
+        raise SourceError(
+            f"{name}: {'; '.join(listed[:20])}{more}; {expected}. Say what each means with "
+            f"--map '{word}=EMOTION' or --map '{word}=none' ('*=none': all others), or pass "
+            "--skip-bad to leave them out."
+        )
+    return ids[column.codes], meant
+
+
+def _first_of(rows: npt.NDArray[np.int64], first: str) -> str:
+    return first if len(rows) == 1 else f"{first} and {len(rows) - 1:,} more"
+
+
+def usages(table: Table, bad: BadRows) -> npt.NDArray[np.int8]:
+    """Return each row's usage id, :data:`BAD` where its cell is bad."""
+    column, number = table.usage, table.number
+    if column is None:
+        return np.full(len(number), NONE, np.int8)
+    ids = np.full(len(column.words), BAD, np.int8)
+    for code, word in enumerate(column.words):
+        usage = usage_of(word)
+        rows = np.flatnonzero(column.codes == code)
+        if usage is not None:
+            ids[code] = usage
+        elif len(rows):
+            found = f"Usage '{shown(word)}'" if word else "a blank Usage"
+            hint = did_you_mean(word, USAGES)
+            error = RowError(
+                f"{found}{hint}, expected {', '.join(USAGES[:-1])} or {USAGES[-1]}",
+                f"rows with {found}",
+            )
+            first = f"row {number[rows[0]]}"
+            bad.add(_first_of(rows, first), error, rows=len(rows))
+    return ids[column.codes]
+
+
+def groups(table: Table, chosen: npt.NDArray[np.int64]) -> npt.NDArray[np.str_]:
+    """Return the groups of the chosen rows, str (k,); empty where there is none."""
+    column = table.group
+    if column is None:
+        return np.full(len(chosen), "")
+    return np.array(column.words, dtype=np.str_)[column.codes[chosen]]
