@@ -3,6 +3,8 @@
 import difflib
 import logging
 import os
+import re
+import shlex
 import signal
 import sys
 import traceback
@@ -41,7 +43,7 @@ class Command(click.Command):
             hint = f" See {name.command_path} --help." if name else ""
             status = _fail(_one_line(error.format_message()) + hint, 2, debug)
         except FerFeaturesError as error:
-            status = _fail(_one_line(str(error)), 2, debug)
+            status = _fail(_one_line(as_flags(str(error), self.params)), 2, debug)
         except (click.Abort, KeyboardInterrupt):
             status = _fail(f"stopped by Ctrl-C. {self.stopped}", 130, debug)
         except _Terminated:
@@ -54,6 +56,34 @@ class Command(click.Command):
             fault = "This is a fault of fer-features: call again with --debug and report it."
             status = _fail(f"{said}. {fault}", 1, debug)
         sys.exit(status or 0)
+
+
+def as_flags(text: str, parameters: Sequence[click.Parameter]) -> str:
+    """Return an error of the library with its remedies as options of a command.
+
+    The library spells them as Python does, ``split="random"``, ``map={"7": "anger"}`` or
+    ``skip_bad=True``; a command's user is told ``--split random``, ``--map 7=anger``,
+    ``--skip-bad``. What names no parameter of the command stays as it is.
+    """
+    flags = {
+        str(each.name): max(each.opts, key=len)
+        for each in parameters
+        if isinstance(each, click.Option)
+    }
+    text = text.replace('classes="all"', flags.get("all_emotions", 'classes="all"'))
+
+    def flag(found: "re.Match[str]") -> str:
+        name, value = found["name"], found["value"]
+        if name not in flags:
+            return found[0]
+        if value in ("True", "False"):
+            return flags[name] if value == "True" else found[0]
+        pairs = re.findall(r"""["']([^"']*)["']: *["']([^"']*)["']""", value)
+        values = [f"{key}={meant}" for key, meant in pairs] or [value.strip("\"'")]
+        return " ".join(f"{flags[name]} {shlex.quote(each)}" for each in values)
+
+    values = r"""\{[^}]*\}|"[^"]*"|'[^']*'|[\w+-]+(?:\.\w+)*"""
+    return re.sub(rf"(?<![\w./=-])(?P<name>[A-Za-z_]\w*)=(?P<value>{values})", flag, text)
 
 
 class Name(click.ParamType):
@@ -117,7 +147,8 @@ def task_options(function: Callable[..., Any]) -> Callable[..., Any]:
             default="drop",
             show_default=True,
             help="drop: each image once, none whose copies disagree on the class. "
-            "keep: every row, as in the original experiment.",
+            "keep: every row, as in the original experiment. With --split usage, drop also leaves "
+            "out images of a group that a later split has, and keep counts them.",
         ),
         click.option(
             "--split-seed",
@@ -137,9 +168,49 @@ def task_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--per-class",
             metavar="N|min|all",
             help="Images a class: a number, as many as the smallest class has, or all. "
-            "[default: 8500 for the default task with the random split, else all]",
+            "[default: 8500 for the default task with the random split and no --labels, else all]",
         ),
-        click.option("--all-emotions", is_flag=True, help="All seven emotions, a class each."),
+        click.option(
+            "--group-by",
+            metavar="REGEX",
+            help="Never split a person or a sequence: what the first parentheses of this regular "
+            "expression match in each image's source (its path or row number) is one. "
+            "'^([^/]+)/' is the first folder, '(S[0-9]+)_' is S12 of a/S12_3.png. [default: the "
+            "groups that the source has]",
+        ),
+        click.option(
+            "--map",
+            "map",
+            multiple=True,
+            metavar="WORD=EMOTION",
+            help="What a word or a number in --labels means, or WORD=none; again for others.",
+        ),
+        click.option(
+            "--labels-as",
+            metavar="ORDER",
+            help="Whose numbers --labels has: fer2013, ferplus, affectnet, rafdb or ckplus. "
+            "[default: FER2013's, 0 anger to 6 neutral]",
+        ),
+        click.option(
+            "--min-agreement",
+            type=float,
+            default=0.0,
+            metavar="P",
+            help="Of FER+'s votes, leave out images on which fewer than this share of the raters "
+            "agree: 0.5 is half of them. [default: 0]",
+        ),
+        click.option(
+            "--labels",
+            metavar="FILE",
+            help="Take the emotions from this file instead of the store: FER+'s fer2013new.csv or "
+            "label.csv, RAF-DB's list, or a table with a column source, digest or file and a "
+            "column emotion. The store stays as it is, and no image is embedded again.",
+        ),
+        click.option(
+            "--all-emotions",
+            is_flag=True,
+            help="A class for each emotion that the data have, up to eight.",
+        ),
         click.option(
             "--class",
             "classes",
@@ -153,18 +224,24 @@ def task_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+TASK_OPTIONS = (
+    "classes", "all_emotions", "per_class", "split", "split_seed", "duplicates", "labels",
+    "min_agreement", "labels_as", "map", "group_by",
+)  # fmt: skip
+"""The parameters that :func:`task_options` adds to a command."""
+
+
 def make_task(
-    classes: Sequence[str],
-    all_emotions: bool,
-    per_class: str | None,
-    split: str,
-    split_seed: int,
-    duplicates: str,
+    classes: Sequence[str] = (),
+    all_emotions: bool = False,
+    per_class: str | None = None,
+    map: Sequence[str] = (),  # noqa: A002
+    **options: Any,
 ) -> Any:
-    """Return the :class:`Task` that the options describe."""
+    """Return the :class:`Task` that the options describe; ``options`` are its own others."""
     from fer_features.experiment.task import Task
 
-    options: dict[str, Any] = {"split": split, "split_seed": split_seed, "duplicates": duplicates}
+    options["map"] = parse_map(map)
     if per_class is not None:
         options["per_class"] = int(per_class) if per_class.isdecimal() else per_class
     if all_emotions:
@@ -182,6 +259,20 @@ def make_task(
             )
         groups[name] = emotions.split(",")
     return Task(groups, **options)
+
+
+def parse_map(texts: Sequence[str]) -> dict[str, str]:
+    """Return what each ``WORD=EMOTION`` says; the word may hold ``=`` itself."""
+    pairs = dict[str, str]()
+    for text in texts:
+        word, equals, emotion = text.rpartition("=")
+        if not (word.strip() and equals and emotion.strip()):
+            raise click.UsageError(
+                f"--map {text!r}: expected WORD=EMOTION, such as --map joyful=happiness."
+            )
+        if pairs.setdefault(word, emotion) != emotion:
+            raise click.UsageError(f"--map {word}: given twice, expected each word once.")
+    return pairs
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

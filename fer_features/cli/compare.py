@@ -26,6 +26,7 @@ Examples:
   fer-compare cache/mine.h5 --seeds 10 --workers 2 -o runs/ten
   fer-compare --grid dense.l2=1e-4,1e-3 --grid dense.hidden=128x64,256 --heads dense
   fer-compare --sizes 500,1000,2000,5000       does more data help?
+  fer-compare --all-emotions --split usage --labels fer2013new.csv       FER+'s eight emotions
   fer-compare runs/0001-dense runs/0002-logistic     one report on runs that exist
 
 Stopped, the same call with the same -o goes on where it stopped.
@@ -118,14 +119,9 @@ def main(
     sizes: tuple[int, ...],
     workers: int,
     faces: Path | None,
-    classes: tuple[str, ...],
-    all_emotions: bool,
-    per_class: str | None,
-    split: str,
-    split_seed: int,
-    duplicates: str,
     output: Path | None,
     quiet: bool,
+    **options: Any,
 ) -> int:
     """Fit heads under several settings and seeds on one task, and write a report.
 
@@ -144,7 +140,7 @@ def main(
         check_free(folder)
         shown = _faces(faces)
     else:
-        task = make_task(classes, all_emotions, per_class, split, split_seed, duplicates)
+        task = make_task(**options)
         chosen = _heads(heads)
         tried = parse_grid(grid, chosen)
         from fer_features.embedding.store import find_store

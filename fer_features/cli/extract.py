@@ -10,6 +10,13 @@ from fer_features.cli.command import (
     Command,
     Name,
     messages_options,
+    parse_map,
+    show_messages,
+)
+    SETTINGS,
+    Command,
+    Name,
+    messages_options,
     show_messages,
     wording_options,
 )
@@ -92,7 +99,19 @@ class _Layers(click.ParamType):
     help="Take N rows, evenly spaced over the source.",
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out bad rows, and say which.")
-@wording_options
+@click.option(
+    "--map",
+    multiple=True,
+    metavar="WORD=EMOTION",
+    help="What a word or number of the source means, such as Angst=fear, 7=contempt or other=none; "
+    "'*' is every word not known otherwise. Several times.",
+)
+@click.option(
+    "--labels-as",
+    metavar="ORDER",
+    help="Whose order numbers for emotions are in: fer2013, ferplus, affectnet, rafdb or ckplus. "
+    "[default: 0 to 6 are FER2013's; others are an error]",
+)
 @click.option(
     "--group-by",
     metavar="REGEX",
@@ -180,10 +199,10 @@ def main(
         raise click.UsageError("--workers and --dask: expected one of the two.")
     from fer_features.embedding.backbone import BackboneSpec
 
+    choices["map"] = parse_map(choices["map"])
     spec = BackboneSpec(backbone, weights, input_size, layers, precision)
     from fer_features.embedding.extraction import extract
 
-    choices["map"] = dict(choices["map"])
     store = extract(source, output, backbone=spec, progress=not quiet, **choices)
     skipped = store.dataset["skipped"]
     click.echo(
@@ -210,6 +229,7 @@ def _layers_of(backbone: str, input_size: int | None) -> str:
 
     # Of an application any weights will do: they are not loaded.
     weights = None if backbone.lower().endswith(".keras") else "random"
+    choices["map"] = parse_map(choices["map"])
     spec = BackboneSpec(backbone, weights, input_size)
     found = layers_worth_keeping(spec)
     width = max([len(layer.name) for layer in found], default=5)

@@ -9,6 +9,7 @@ import click
 
 from fer_features.cli.command import (
     SETTINGS,
+    TASK_OPTIONS,
     Command,
     Name,
     make_task,
@@ -25,6 +26,8 @@ Examples:
   fer-fit-head --features block10_add+block14_add --standardize
   fer-fit-head --hidden 256 --dropout 0.3 --seed 1
   fer-fit-head --class happy=happiness --class upset=anger,fear,sadness --per-class min
+  fer-fit-head --labels fer2013new.csv --min-agreement 0.5    FER+'s labels, where half agree
+  fer-fit-head --all-emotions --group-by '(S[0-9]+)_'         no person in two splits
 """
 
 
@@ -109,12 +112,6 @@ def main(
     store: Path | None,
     features: str,
     head: str,
-    classes: tuple[str, ...],
-    all_emotions: bool,
-    per_class: str | None,
-    split: str,
-    split_seed: int,
-    duplicates: str,
     seed: int,
     output: Path | None,
     quiet: bool,
@@ -126,6 +123,7 @@ def main(
     folder gets metrics.json, predictions.csv, head.keras, a report and its figures.
     """
     show_messages(quiet)
+    task = make_task(**{name: options.pop(name) for name in TASK_OPTIONS})
     given = {name: value for name, value in options.items() if value not in (None, "none")}
     from fer_features.experiment.heads import HEADS
 
@@ -136,7 +134,6 @@ def main(
         other = "logistic" if head == "dense" else "dense"
         raise click.UsageError(f"{flag}: the {head} head has none. Pass --head {other}.")
     unfitted.set_params(**given).check_parameters()
-    task = make_task(classes, all_emotions, per_class, split, split_seed, duplicates)
 
     from fer_features.embedding.store import find_store
     from fer_features.experiment.evaluation import fit_and_evaluate

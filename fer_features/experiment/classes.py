@@ -1,12 +1,11 @@
 """The classes of a task: names, and the emotions of each."""
 
 import unicodedata
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping
 from typing import TypeAlias
 
 from fer_features.errors import TaskError
-from fer_features.faces.emotions import EMOTIONS
+from fer_features.faces.emotions import EMOTIONS, did_you_mean
 
 Classes: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -16,15 +15,24 @@ DEFAULT_CLASSES: Classes = (
 )
 """The original experiment's task: happiness against anger, fear and sadness."""
 
+ALL = "all"
+"""Instead of classes: one for each emotion that the data have."""
 
-def checked_classes(classes: object) -> Classes:
-    """Return ``classes`` as a tuple of (name, emotions) pairs, or raise TaskError."""
+
+def checked_classes(classes: object) -> Classes | str:
+    """Return ``classes`` as a tuple of (name, emotions) pairs or ``"all"``, or raise TaskError."""
+    if isinstance(classes, str):
+        if classes == ALL:
+            return ALL
+        raise TaskError(
+            f'classes: {classes!r}, expected a mapping of class names to emotions, or "all".'
+        )
     try:
         pairs = list(classes.items() if isinstance(classes, Mapping) else classes)  # type: ignore[call-overload]
         groups = [(name, (e,) if isinstance(e, str) else tuple(e)) for name, e in pairs]
     except (TypeError, ValueError):
         raise TaskError(
-            f"classes: {classes!r}, expected a mapping of class names to emotions."
+            f'classes: {classes!r}, expected a mapping of class names to emotions, or "all".'
         ) from None
     if len(groups) < 2:
         raise TaskError(f"classes: {len(groups)} given, expected two or more.")
@@ -42,7 +50,7 @@ def checked_classes(classes: object) -> Classes:
             if emotion not in EMOTIONS:
                 raise TaskError(
                     f"class {name!r}: unknown emotion {emotion!r}, expected "
-                    f"{', '.join(EMOTIONS)}.{did_you_mean(emotion, EMOTIONS)}"
+                    f"{', '.join(EMOTIONS)}{did_you_mean(str(emotion), EMOTIONS)}. Name one."
                 )
             if emotion in owner:
                 raise TaskError(
@@ -51,9 +59,3 @@ def checked_classes(classes: object) -> Classes:
                 )
             owner[emotion] = name
     return tuple(groups)
-
-
-def did_you_mean(word: object, words: Sequence[str]) -> str:
-    """Return a question that names the word nearest to a misspelt one, or nothing."""
-    close = get_close_matches(str(word), words, n=1)
-    return f" Did you mean {close[0]}?" if close else ""

@@ -1,21 +1,26 @@
 """The steps from a table of rows to three splits: drop duplicates, draw, shuffle, split.
 
 A table has one line a row of the store, indexed by row number, with the columns ``emotion`` and
-``usage`` (ids as in a store) and ``label``: the row's class as its position among the task's
-class names, -1 outside the task. The draw, the shuffle and the split are the original's pandas and
-scikit-learn calls, so that they give its rows.
+``usage`` (ids as in a store), ``group`` (text, empty for none) and ``label``: the row's class as
+its position among the task's class names, -1 outside the task. The draw, the shuffle and the
+split of rows without groups are the original's pandas and scikit-learn calls, so that they give
+its rows.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from fer_features.errors import TaskError
-from fer_features.faces.emotions import NONE, USAGES
+from fer_features.faces.emotions import EMOTIONS, NONE, USAGES
+
+FOLDS = 5
+"""Groups are dealt into five folds: one test, one validation, three training."""
 
 
 class Rows(NamedTuple):
@@ -49,6 +54,29 @@ def one_copy_each(
     return pool.drop_duplicates("image").sort_index()
 
 
+def one_usage_each(pool: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows without those whose group also occurs in a usage that goes before theirs.
+
+    As of copies, those of test stay, then those of validation, then those of training.
+
+    Raises
+    ------
+    TaskError
+        If a usage is left without any.
+    """
+    grouped = pool[pool["group"] != ""]
+    last = grouped.groupby("group")["usage"].transform("max")
+    kept = pool.drop(index=grouped.index[grouped["usage"] != last])
+    for usage in sorted(set(pool["usage"]) - set(kept["usage"])):
+        raise TaskError(
+            f"groups: no {USAGES[usage]} image is left of {int((pool['usage'] == usage).sum()):,}, "
+            "as the group of each occurs in a later split too; expected persons or sequences of "
+            'its own. Use split="random", which deals groups to splits, or duplicates="keep", '
+            "which counts what leaks."
+        )
+    return kept
+
+
 def count_copies(table: pd.DataFrame, digest: npt.NDArray[np.uint8]) -> dict[str, int]:
     """Count the task's rows, their distinct images, and the images whose copies disagree.
 
@@ -77,7 +105,10 @@ def draw(pool: pd.DataFrame, names: Sequence[str], per_class: int | str, seed: i
     counts = _counts(pool, names)
     smallest = min(counts)
     if smallest == 0:
-        raise TaskError(f"images: {_listed(pool, names)}; expected some of each class.")
+        raise TaskError(
+            f"images: {_listed(pool, names)}; expected some of each class. Name classes of "
+            'emotions that the data have, or take them all with classes="all".'
+        )
     if per_class == "all":
         sizes = counts
     else:
@@ -85,7 +116,7 @@ def draw(pool: pd.DataFrame, names: Sequence[str], per_class: int | str, seed: i
     if smallest < min(sizes):
         raise TaskError(
             f"images: {_listed(pool, names)}; expected {min(sizes)} of each class. "
-            f"Pass --per-class min, or a number up to {smallest}."
+            f'Use per_class="min", or a number up to {smallest}.'
         )
     drawn = [
         pool[pool["label"] == label].sample(n=size, random_state=seed)
@@ -95,34 +126,108 @@ def draw(pool: pd.DataFrame, names: Sequence[str], per_class: int | str, seed: i
 
 
 def split_at_random(drawn: pd.DataFrame, names: Sequence[str], seed: int) -> Rows:
-    """Split 60 % training, 20 % validation, 20 % test, stratified by class."""
+    """Split 60 % training, 20 % validation, 20 % test, stratified by class, no group in two."""
+    if (drawn["group"] != "").any():
+        first, second, *others = _folds(drawn, names, seed, splits=3)
+        train = drawn[np.isin(np.arange(len(drawn)), np.concatenate(others))]
+        return _rows((train, drawn.iloc[second], drawn.iloc[first]), names, _BY_GROUP)
     train, rest = _stratified(drawn, 0.40, names, seed)
     validation, test = _stratified(rest, 0.50, names, seed)
-    return _rows((train, validation, test), names)
+    return _rows((train, validation, test), names, "Give more images.")
 
 
 def split_by_usage(drawn: pd.DataFrame, names: Sequence[str], seed: int) -> Rows:
     """Split by FER2013's usage; without PublicTest, 20 % of Training is validation."""
     train, validation, test = (drawn[drawn["usage"] == usage] for usage in range(len(USAGES)))
+    remedy = 'Use split="random", or name classes that each usage has.'
     if validation.empty:
-        train, validation = _stratified(train, 0.20, names, seed)
-    return _rows((train, validation, test), names)
+        for part, rows in (("train", train), ("test", test)):
+            _check_classes(part, rows, names, remedy)
+        if (train["group"] != "").any():
+            first, *_ = _folds(train, names, seed, splits=2)
+            held = np.isin(np.arange(len(train)), first)
+            train, validation = train[~held], train[held]
+            remedy = _BY_GROUP
+        else:
+            train, validation = _stratified(train, 0.20, names, seed)
+    return _rows((train, validation, test), names, remedy)
 
 
 def check_usages(usage: "pd.Series[Any]") -> None:
     """Raise TaskError unless the task's rows can be split by their usage."""
-    missing = int((usage == NONE).sum())
-    if 0 < missing < len(usage):
-        raise TaskError(
-            f"usage: none in {missing} of the task's {len(usage)} rows, expected "
-            f"{', '.join(USAGES)}. Pass --split random."
+    counts = {name: int((usage == i).sum()) for i, name in enumerate(USAGES)}
+    counts["none"] = int((usage == NONE).sum())
+    training, public, private, none = counts.values()
+    if training and private and not none:
+        return
+    found = ", ".join(f"{n:,} {name}" for name, n in counts.items() if n)
+    remedy = 'Use split="random".'
+    if none == len(usage):
+        found = f"none in any of the task's {none:,} rows"
+    elif training and public and not private and not none:
+        remedy = (
+            'Use split="random", or make PublicTest the test split: call its folder or its Usage '
+            "test, and a fifth of Training is validation."
         )
-    for name in ("Training", "PrivateTest"):
-        if not (usage == USAGES.index(name)).any():
+    elif not training and (public or private) and not none:
+        remedy = 'Use split="random", which draws training images from those too.'
+    raise TaskError(
+        f'usage: {found}, expected Training and PrivateTest for split="usage" (PublicTest, for '
+        f"validation, may be missing). {remedy}"
+    )
+
+
+def check_all_emotions(emotion: npt.NDArray[np.int8]) -> list[int]:
+    """Return the ids of the emotions that occur, ascending; TaskError with fewer than two."""
+    found = [int(each) for each in np.unique(emotion) if each != NONE]
+    if len(found) < 2:
+        raise TaskError(
+            f"emotions: {EMOTIONS[found[0]]} alone, expected two or more for a class each. "
+            "Take other labels, or another source."
+        )
+    return found
+
+
+_BY_GROUP = (
+    "Groups stay together: another split_seed may do; or give more images, or make the groups "
+    "smaller with group_by."
+)
+
+
+def _folds(
+    drawn: pd.DataFrame, names: Sequence[str], seed: int, splits: int
+) -> list[npt.NDArray[np.int64]]:
+    """Return five folds of positions, no group in two, those nearest to a fifth of all first."""
+    alone = pd.Series([f"row {row}" for row in drawn.index], index=drawn.index)
+    # Texts of two kinds, which no group's own name can make equal.
+    group = ("group " + drawn["group"]).where(drawn["group"] != "", alone)
+    total = group.nunique()
+    by_class = group.groupby(drawn["label"]).nunique()
+    lacking = [f"{by_class[i]} of {name}" for i, name in enumerate(names) if by_class[i] < splits]
+    if total < FOLDS or lacking:
+        found, expected = f"{total:,}", f"{FOLDS} or more"
+        if total >= FOLDS:
+            found, expected = f"{total:,}, {', '.join(lacking)}", f"{splits} or more of each class"
+        other = 'split="usage"' if splits == 3 else 'split="random"'
+        raise TaskError(
+            f"groups: {found}; expected {expected}, as a group never crosses a split. Make them "
+            f"smaller with group_by, or use {other}."
+        )
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # It warns of classes with fewer rows than folds; whether each split has some is checked.
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            dealt = [held for _, held in folds.split(drawn, drawn["label"], group)]
+        except ValueError:
             raise TaskError(
-                f"usage: no row of the task is {name}, expected some for --split usage. "
-                "Pass --split random."
-            )
+                f"images to split: {_listed(drawn, names)}; expected {FOLDS} or more of a class. "
+                "Give more images."
+            ) from None
+    counts = np.array([_counts(drawn.iloc[fold], names) for fold in dealt])
+    # A fold that one large group fills does best in training, and each class has to be in each.
+    far = np.abs(counts - counts.sum(axis=0) / FOLDS).sum(axis=1) + 1e9 * (counts == 0).any(axis=1)
+    return [dealt[i] for i in np.argsort(far, kind="stable")]
 
 
 def _stratified(
@@ -138,19 +243,24 @@ def _stratified(
     except ValueError:
         raise TaskError(
             f"images to split: {_listed(table, names)}; too few for {test_size:.0%} of each "
-            "class. Give more images."
+            "class. Give more images, or name classes without the rarest emotion."
         ) from None
     return kept, taken
 
 
-def _rows(parts: Sequence[pd.DataFrame], names: Sequence[str]) -> Rows:
+def _rows(parts: Iterable[pd.DataFrame], names: Sequence[str], remedy: str) -> Rows:
+    numbers = []
     for part_name, part in zip(Rows._fields, parts, strict=True):
-        if 0 in _counts(part, names):
-            raise TaskError(
-                f"{part_name} split: {_listed(part, names)}; expected some of each class. "
-                "Give more images, or pass another --split."
-            )
-    return Rows(*(part.index.to_numpy(dtype=np.int64) for part in parts))
+        _check_classes(part_name, part, names, remedy)
+        numbers.append(part.index.to_numpy(dtype=np.int64))
+    return Rows(*numbers)
+
+
+def _check_classes(name: str, part: pd.DataFrame, names: Sequence[str], remedy: str) -> None:
+    if 0 in _counts(part, names):
+        raise TaskError(
+            f"{name} split: {_listed(part, names)}; expected some of each class. {remedy}"
+        )
 
 
 def _counts(table: pd.DataFrame, names: Sequence[str]) -> list[int]:

@@ -96,7 +96,8 @@ def evaluate(head: Any, data: "Data", *, test: bool = True) -> "Result":
         name: score(list(part["target"]), _probabilities(part, classes), classes)
         for name, part in parts.items()
     }
-    if "test" in parts and (alone := _unleaked(parts["test"], data, classes)) is not None:
+    alone = _unleaked(parts["test"], data, classes) if "test" in parts else None
+    if alone is not None:
         scored["unleaked"] = score(list(alone["target"]), _probabilities(alone, classes), classes)
     params = plain(head.get_params())
     name = seed_parameter(head)
@@ -136,12 +137,13 @@ class Result:
     task : dict
         ``{"classes": {name: [emotion, ...]}}``, the positive class first.
     split : dict
-        Protocol, seed, duplicates, per_class, sizes and leaked counts, as ``Data.split``.
+        Protocol, seed, duplicates, per_class, sizes and leaked counts, the groups and the file
+        of labels if there is one, as ``Data.split``.
     scores : dict
         ``validation`` and ``test``, each as
         :func:`~fer_features.experiment.scoring.score` returns it; a fit that was not selected in
-        a comparison has no ``test``. Where test images also occur in training or validation,
-        ``unleaked`` holds the scores of the other test images.
+        a comparison has no ``test``. Where test images also occur in training or validation, or
+        others of their group do, ``unleaked`` holds the scores of the other test images.
     history : list of dict
         One entry an epoch, or one for each regularisation strength tried.
     seconds : dict
@@ -287,11 +289,13 @@ def _predict(head: Any, split: "Split", name: str, classes: tuple[str, ...]) -> 
 
 
 def _unleaked(test: pd.DataFrame, data: "Data", classes: tuple[str, ...]) -> pd.DataFrame | None:
-    """Return the test rows whose image is in no other split, None unless that leaves some out."""
+    """Return the test rows whose image and group are in no other split, None if those are all."""
     elsewhere = {
         bytes(each).hex() for part in (data.train, data.validation) for each in part.digest
     }
-    alone = test[~test["digest"].isin(elsewhere)]
+    groups = {each for part in (data.train, data.validation) for each in part.group} - {""}
+    of_known_group = np.isin(data.test.group, list(groups))
+    alone = test[~test["digest"].isin(elsewhere) & ~of_known_group]
     return alone if len(alone) < len(test) and set(alone["target"]) == set(classes) else None
 
 

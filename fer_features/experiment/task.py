@@ -1,34 +1,42 @@
-"""A classification task on a store: which rows, which class, which split.
+"""A classification task on a store: which rows, whose labels, which class, which split.
 
-Everything here is a pure function of each row's emotion, usage and digest.
+But for the file of labels, which is read anew, everything here is a pure function of each row's
+emotion, usage, digest and group.
 """
 
+import logging
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from fer_features.errors import TaskError
-from fer_features.experiment.classes import (
-    DEFAULT_CLASSES,
-    Classes,
-    checked_classes,
-    did_you_mean,
-)
+from fer_features.errors import OptionError, TaskError
+from fer_features.experiment.classes import ALL, DEFAULT_CLASSES, Classes, checked_classes
 from fer_features.experiment.drawing import (
     Rows,
+    check_all_emotions,
     check_usages,
     count_copies,
     draw,
     image_keys,
     one_copy_each,
+    one_usage_each,
     split_at_random,
     split_by_usage,
 )
-from fer_features.faces.emotions import EMOTIONS, NONE
+from fer_features.experiment.labelling import (
+    check_pattern,
+    groups_by,
+    groups_said,
+    labelled,
+    labels_said,
+)
+from fer_features.faces.emotions import EMOTIONS, NONE, Wording, did_you_mean
+from fer_features.faces.labels import checked_agreement
 
 if TYPE_CHECKING:
     from fer_features.embedding.store import Store
@@ -38,6 +46,8 @@ PER_CLASS = 8500
 
 SPLITS = ("random", "usage")
 DUPLICATES = ("drop", "keep")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +61,13 @@ class Split:
     y : str (n,)
         Class names.
     emotion : int8 (n,)
-        FER2013's ids, 0 to 6.
+        Ids, 0 to 7, those of the task's labels.
     digest : uint8 (n, 32)
         sha256 of each image's pixels.
     source : str (n,)
         Row number or relative file path of each image in its source.
+    group : str (n,), optional
+        The person or sequence of each image; empty for none.
     """
 
     X: npt.NDArray[np.float32]
@@ -63,6 +75,11 @@ class Split:
     emotion: npt.NDArray[np.int8]
     digest: npt.NDArray[np.uint8]
     source: npt.NDArray[np.str_]
+    group: npt.NDArray[np.str_] = None  # type: ignore[assignment]  # below: n empty strings
+
+    def __post_init__(self) -> None:
+        if self.group is None:
+            object.__setattr__(self, "group", np.full(len(self.y), ""))
 
     def __len__(self) -> int:
         return len(self.y)
@@ -82,8 +99,15 @@ class Data:
     split : dict
         Ready for JSON: ``protocol``, ``seed``, ``duplicates``, ``per_class``, ``sizes`` (images
         by split and class), ``leaked`` (test images that also occur in training and in
-        validation) and ``copies`` (``rows`` of the task's emotions in the store, their distinct
-        ``images``, and how many of those are ``disagreeing``).
+        validation, and test images of a group that is also there) and ``copies`` (``rows`` of the
+        task's emotions in the store, their distinct ``images``, and how many of those are
+        ``disagreeing``). Where rows have groups, ``groups``: their ``count``, the regex that they
+        come ``by`` (null: the store's own) and the rows ``left_out`` for them. Where labels are
+        not the store's own, ``labels``: ``name`` and ``sha256`` of the file, ``kind``,
+        ``min_agreement``, ``labels_as``, ``map``, and how many rows have an emotion
+        (``labelled``), have none now (``none``; ``lost`` of them had one), have another emotion
+        than the store gives them (``changed``) and are in another class, or in or out of the
+        task, for it (``changed_class``), and how many labels match no row (``unmatched``).
     store : dict
         Ready for JSON: where the embeddings come from (``name``, ``path``, ``features``,
         ``outputs``, ``options`` of ``fer-extract``, ``fingerprint``, ``backbone``, ``dataset``,
@@ -105,24 +129,40 @@ class Task:
 
     Parameters
     ----------
-    classes : mapping of str to str or sequence of str
-        Class names and their emotions (:data:`fer_features.faces.dataset.EMOTIONS`); the first
+    classes : mapping of str to str or sequence of str, or "all"
+        Class names and their emotions (:data:`fer_features.faces.emotions.EMOTIONS`); the first
         class is the positive one. Kept as a tuple of pairs, so that equal tasks compare equal
-        and hash alike; ``dict(task.classes)`` gives the mapping back.
+        and hash alike; ``dict(task.classes)`` gives the mapping back. "all" is a class for each
+        emotion that the data have; ``Data.task`` names them.
     per_class : int, "min", "all" or None
         Images drawn of each class: a number, as many as the smallest class has, or all. None
-        means 8500 for the default classes with the random split, else "all".
+        means 8500 for the default classes with the random split and the store's own labels, else
+        "all".
     split : {"random", "usage"}
-        "random" is 60 % training, 20 % validation and 20 % test, stratified by class. "usage" is
-        FER2013's own: Training, PublicTest (validation), PrivateTest (test); without PublicTest a
-        stratified 20 % of Training is validation.
+        "random" is 60 % training, 20 % validation and 20 % test, stratified by class; where
+        images have groups, none is in two splits, and sizes and classes are as near to that as
+        they allow. "usage" is FER2013's own: Training, PublicTest (validation), PrivateTest
+        (test); without PublicTest a stratified 20 % of Training is validation.
     split_seed : int
         Seed of the draw, the shuffle and the split, 0 to 2**32 - 1.
     duplicates : {"drop", "keep"}
         "drop": an image whose copies, over all labelled rows, fall into more than one of {each
         class, outside the task} is left out, and of others one copy stays: the first, with
-        ``split="usage"`` the first of test, then validation, then training. "keep": the original
-        protocol, row for row.
+        ``split="usage"`` the first of test, then validation, then training. With
+        ``split="usage"`` images whose group occurs in a later one of these are left out, too.
+        "keep": the original protocol, row for row; what leaks is counted.
+    labels : path-like, optional
+        A file of labels that replace the store's emotions
+        (:func:`fer_features.faces.labels.read_labels`). Rows that it does not name have none.
+    min_agreement : float
+        0 to 1. Of FER+'s votes, the winner's least share; below, an image has no emotion.
+    labels_as : str, optional
+        Whose numbers a file of labels has (:data:`fer_features.faces.emotions.ORDERS`).
+    map : mapping of str to str
+        What words or numbers in a file of labels mean: an emotion, or "none". Kept as pairs.
+    group_by : str, optional
+        A regular expression, searched for in each row's source: its first group, in parentheses,
+        is the person or sequence that must not be split. Without it the store's own groups are.
 
     Raises
     ------
@@ -130,20 +170,29 @@ class Task:
         If a field has a bad value.
     """
 
-    classes: Mapping[str, str | Sequence[str]] | Classes = DEFAULT_CLASSES
+    classes: Mapping[str, str | Sequence[str]] | Classes | str = DEFAULT_CLASSES
     per_class: int | str | None = None
     split: str = "random"
     split_seed: int = 42
     duplicates: str = "drop"
+    labels: str | os.PathLike[str] | None = None
+    min_agreement: float = 0.0
+    labels_as: str | None = None
+    map: Mapping[str, str] | tuple[tuple[str, str], ...] = ()
+    group_by: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", checked_classes(self.classes))
         _check_choice("split", self.split, SPLITS)
         _check_choice("duplicates", self.duplicates, DUPLICATES)
-        seed, per_class = self.split_seed, self.per_class
+        seed = self.split_seed
         if not _is_int(seed) or not 0 <= seed < 2**32:
             raise TaskError(f"split_seed: {seed!r}, expected a whole number from 0 to 4294967295.")
         object.__setattr__(self, "split_seed", int(seed))
+        self._check_labels()
+        if self.group_by is not None:
+            check_pattern(self.group_by)
+        per_class = self.per_class
         if per_class is None or per_class in ("min", "all"):
             return
         if not _is_int(per_class) or int(per_class) < 1:
@@ -152,14 +201,34 @@ class Task:
             )
         object.__setattr__(self, "per_class", int(per_class))
 
+    def _check_labels(self) -> None:
+        try:
+            wording = Wording(self.map, self.labels_as)
+            object.__setattr__(self, "min_agreement", checked_agreement(self.min_agreement))
+        except OptionError as error:
+            raise TaskError(str(error)) from None
+        object.__setattr__(self, "map", wording.map)
+        object.__setattr__(self, "labels_as", wording.labels_as)
+        if self.labels is not None:
+            object.__setattr__(self, "labels", os.fspath(self.labels))
+            return
+        for name in ("min_agreement", "labels_as", "map"):
+            if getattr(self, name):
+                raise TaskError(
+                    f"{name}: given without a file of labels, which it is for. Add labels=FILE, "
+                    "or leave it out."
+                )
+
     @classmethod
     def all_emotions(cls, **options: Any) -> "Task":
-        """Return the task of telling the seven emotions apart, a class each."""
-        return cls({emotion: (emotion,) for emotion in EMOTIONS}, **options)
+        """Return the task of telling apart all emotions that the data have, a class each."""
+        return cls(ALL, **options)
 
     @property
     def emotions(self) -> dict[str, tuple[str, ...]]:
-        """Class names and their emotions, in order."""
+        """Class names and their emotions, in order; of "all", each emotion there may be."""
+        if isinstance(self.classes, str):
+            return {name: (name,) for name in EMOTIONS}
         return {name: tuple(emotions) for name, emotions in dict(self.classes).items()}
 
     @property
@@ -167,9 +236,33 @@ class Task:
         """``per_class`` with its default filled in: a number, "min" or "all"."""
         if self.per_class is not None:
             return self.per_class
-        return PER_CLASS if (self.classes, self.split) == (DEFAULT_CLASSES, "random") else "all"
+        original = (self.classes, self.split, self.labels) == (DEFAULT_CLASSES, "random", None)
+        return PER_CLASS if original else "all"
 
-    def labels(self, emotion: npt.NDArray[np.int8]) -> npt.NDArray[np.int64]:
+    def resolved(self, emotion: npt.NDArray[np.int8]) -> "Task":
+        """Return the task with a class for each emotion that occurs, if it is to have those.
+
+        Parameters
+        ----------
+        emotion : int8 (n,)
+            Ids as in a store; -1 is none.
+
+        Raises
+        ------
+        TaskError
+            If no row has an emotion, or all have one and the same.
+        """
+        if not np.any(emotion != NONE):
+            raise TaskError(
+                "no row has an emotion, expected a labelled source. Give labels=FILE, or another "
+                "store."
+            )
+        if self.classes != ALL:
+            return self
+        found = [EMOTIONS[each] for each in check_all_emotions(emotion)]
+        return replace(self, classes={name: (name,) for name in found})
+
+    def class_of(self, emotion: npt.NDArray[np.int8]) -> npt.NDArray[np.int64]:
         """Return each row's class as its position in ``classes``, -1 outside the task."""
         labels = np.full(len(emotion), NONE, dtype=np.int64)
         for label, emotions in enumerate(self.emotions.values()):
@@ -181,6 +274,7 @@ class Task:
         emotion: npt.NDArray[np.int8],
         usage: npt.NDArray[np.int8],
         digest: npt.NDArray[np.uint8],
+        group: npt.NDArray[np.str_] | None = None,
     ) -> Rows:
         """Draw and split the task's rows.
 
@@ -190,28 +284,24 @@ class Task:
             Ids as in a store; -1 is none.
         digest : uint8 (n, 32)
             sha256 of each row's pixels.
+        group : str (n,), optional
+            What must not be split; empty for none. ``group_by`` is for :meth:`select`, which
+            knows the sources.
 
         Raises
         ------
         TaskError
-            If the rows have no emotions, are too few, or lack the usages the split needs.
+            If the rows have no emotions, are too few, or lack the usages the split needs; or
+            groups are too few.
         """
-        if not np.any(emotion != NONE):
-            raise TaskError("no row has an emotion, expected a labelled source. Fit on another.")
-        table = self._table(emotion, usage)
-        by_usage = self.split == "usage"
-        pool = table[table["label"] != NONE]
-        if by_usage:
-            check_usages(pool["usage"])
-        if self.duplicates == "drop":
-            pool = one_copy_each(table, digest, by_usage)
-        names = list(self.emotions)
-        drawn = draw(pool, names, self.images_per_class, self.split_seed)
-        split = split_by_usage if by_usage else split_at_random
-        return split(drawn, names, self.split_seed)
+        task = self.resolved(emotion)
+        none = np.full(len(emotion), "")
+        return task._drawn(task._table(emotion, usage, none if group is None else group), digest)[0]
 
     def select(self, store: "Store", features: str | Sequence[str] = "final") -> Data:
         """Read the task's embeddings from ``store`` and split them.
+
+        What other labels and groups do to the rows is said by an INFO of logging.
 
         Parameters
         ----------
@@ -223,25 +313,43 @@ class Task:
         Raises
         ------
         TaskError
-            As :meth:`rows` does, with the store's path in front.
+            As :meth:`rows` does, with the store's path in front; or ``group_by`` does not match
+            a row's source.
+        SourceError
+            When the file of labels cannot be read, or is not of the store's rows.
         StoreError
             When the store lacks the features, or rows of it are damaged.
         """
         outputs = store.features(features)
         store.check_labels()
+        emotion, labels = store.emotion, dict[str, Any]()
+        if self.labels is not None:
+            emotion, labels = labelled(
+                store,
+                str(self.labels),
+                min_agreement=self.min_agreement,
+                labels_as=self.labels_as,
+                map=dict(self.map),
+            )
         try:
-            rows = self.rows(store.emotion, store.usage, store.digest)
+            task = self.resolved(emotion)
+            label = task.class_of(emotion)
+            group = store.group
+            if self.group_by is not None:
+                group = groups_by(self.group_by, store.source, label)
+            table = task._table(emotion, store.usage, group)
+            rows, left_out = task._drawn(table, store.digest)
         except TaskError as error:
             raise TaskError(f"{store.path}: {error}") from None
-        names = np.array(list(self.emotions))
-        labels = self.labels(store.emotion)
+        names = np.array(list(task.emotions))
         splits = {
             part: Split(
                 X=store.embeddings(chosen, outputs),
-                y=names[labels[chosen]],
-                emotion=store.emotion[chosen],
+                y=names[label[chosen]],
+                emotion=emotion[chosen],
                 digest=store.digest[chosen],
                 source=store.source[chosen],
+                group=group[chosen],
             )
             for part, chosen in rows._asdict().items()
         }
@@ -256,37 +364,72 @@ class Task:
             "dataset": store.dataset,
             "provenance": store.provenance,
         }
-        copies = count_copies(self._table(store.emotion, store.usage), store.digest)
-        split = self._describe(splits) | {"copies": copies}
-        return Data(self, **splits, classes=tuple(self.emotions), split=split, store=origin)
+        split = task._describe(splits) | {"copies": count_copies(table, store.digest)}
+        if labels:
+            changed = int((label != task.class_of(store.emotion)).sum())
+            split["labels"] = labels | {"changed_class": changed}
+            log.info("%s", labels_said(split["labels"], len(emotion)))
+        count = len(set(group[np.concatenate(rows)]) - {""})
+        if count or left_out:
+            split["groups"] = {"count": count, "by": self.group_by, "left_out": left_out}
+            log.info("%s", groups_said(split["groups"]))
+        return Data(task, **splits, classes=tuple(task.emotions), split=split, store=origin)
 
-    def _table(self, emotion: npt.NDArray[np.int8], usage: npt.NDArray[np.int8]) -> pd.DataFrame:
-        return pd.DataFrame({"emotion": emotion, "usage": usage, "label": self.labels(emotion)})
+    def _table(
+        self,
+        emotion: npt.NDArray[np.int8],
+        usage: npt.NDArray[np.int8],
+        group: npt.NDArray[np.str_],
+    ) -> pd.DataFrame:
+        columns = {"emotion": emotion, "usage": usage, "label": self.class_of(emotion)}
+        return pd.DataFrame(columns | {"group": pd.Series(group, dtype="str")})
+
+    def _drawn(self, table: pd.DataFrame, digest: npt.NDArray[np.uint8]) -> tuple[Rows, int]:
+        """Return the rows of each split, and how many were left out for their groups."""
+        by_usage = self.split == "usage"
+        pool = table[table["label"] != NONE]
+        if by_usage:
+            check_usages(pool["usage"])
+        left_out = 0
+        if self.duplicates == "drop":
+            pool = one_copy_each(table, digest, by_usage)
+            if by_usage:
+                left_out = len(pool)
+                pool = one_usage_each(pool)
+                left_out -= len(pool)
+        names = list(self.emotions)
+        drawn = draw(pool, names, self.images_per_class, self.split_seed)
+        split = split_by_usage if by_usage else split_at_random
+        return split(drawn, names, self.split_seed), left_out
 
     def _describe(self, splits: Mapping[str, Split]) -> dict[str, Any]:
         sizes = {
             part: {name: int((split.y == name).sum()) for name in self.emotions}
             for part, split in splits.items()
         }
-        copies = {part: set(image_keys(split.digest)) for part, split in splits.items()}
-        test = image_keys(splits["test"].digest)
+        leaked = {}
+        test = splits["test"]
+        for part in ("train", "validation"):
+            images = set(image_keys(splits[part].digest))
+            leaked[f"test_in_{part}"] = sum(key in images for key in image_keys(test.digest))
+        for part in ("train", "validation"):
+            shared = np.isin(test.group, splits[part].group) & (test.group != "")
+            leaked[f"test_groups_in_{part}"] = int(shared.sum())
         return {
             "protocol": self.split,
             "seed": self.split_seed,
             "duplicates": self.duplicates,
             "per_class": self.images_per_class,
             "sizes": sizes,
-            "leaked": {
-                "test_in_train": sum(key in copies["train"] for key in test),
-                "test_in_validation": sum(key in copies["validation"] for key in test),
-            },
+            "leaked": leaked,
         }
 
 
 def _check_choice(field: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
         raise TaskError(
-            f"{field}: {value!r}, expected {' or '.join(choices)}.{did_you_mean(value, choices)}"
+            f"{field}: {value!r}, expected {' or '.join(choices)}"
+            f"{did_you_mean(str(value), choices)}. Name one."
         )
 
 

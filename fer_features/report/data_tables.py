@@ -1,4 +1,4 @@
-"""What a report says of the data: classes, copies, leaks, and scores by original emotion."""
+"""What a report says of the data: classes, labels, leaks, and scores by original emotion."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -37,7 +37,7 @@ def _data_table(section: Section, sizes: dict[str, dict[str, int]], whose: str) 
 
 
 def data_note(section: Section) -> str:
-    """Say how the rows were split, what became of duplicates, and what leaked."""
+    """Say whose labels they are, how the rows were split, and what leaked."""
     texts = []
     for split in distinct(r.split for group in section.groups for r in group.results):
         if split.get("protocol") == "usage":
@@ -52,14 +52,42 @@ def data_note(section: Section) -> str:
         leaked = split.get("leaked", {})
         also = [f"{int(leaked.get(f'test_in_{name}', 0)):,}" for name in ("train", "validation")]
         said += f" Test images that also occur in training: {also[0]}; in validation: {also[1]}."
+        if "groups" in split:
+            said += " " + _groups_note(split["groups"], leaked)
         if "copies" in split:
             rows, images, unlike = (split["copies"][k] for k in ("rows", "images", "disagreeing"))
             said += (
                 f" The source has {rows:,} rows of these emotions with {images:,} distinct images; "
                 f"images whose copies are not all labelled as the same class: {unlike:,}."
             )
+        if "labels" in split:
+            said += " " + _labels_note(split["labels"])
         texts.append(said)
     return " ".join(texts)
+
+
+def _groups_note(groups: dict[str, Any], leaked: dict[str, int]) -> str:
+    by = "the source's own" if groups["by"] is None else f"by the pattern {groups['by']}"
+    also = [f"{leaked.get(f'test_groups_in_{name}', 0):,}" for name in ("train", "validation")]
+    left_out = groups["left_out"]
+    out = f" Left out, as their group is in a later split: {left_out:,}." if left_out else ""
+    return (
+        f"Groups (persons or sequences), {by}: {groups['count']:,}. Test images of a group that "
+        f"is also in training: {also[0]}; in validation: {also[1]}.{out}"
+    )
+
+
+def _labels_note(labels: dict[str, Any]) -> str:
+    votes = labels["kind"] == "ferplus"
+    what = "votes of FER+'s raters" if votes else "a table"
+    least = f", at least {labels['min_agreement']:.0%} agreeing" if labels["min_agreement"] else ""
+    return (
+        f"The labels are not the source's own but those of {labels['name']} ({what}{least}; sha256 "
+        f"{labels['sha256']}): {labels['labelled']:,} rows have an emotion, {labels['none']:,} "
+        f"none ({labels['lost']:,} of these have one in the source); {labels['changed']:,} have "
+        f"another one than in the source, and {labels['changed_class']:,} are in another class, or "
+        f"in or out of the task, for it. Labels that match no row: {labels['unmatched']:,}."
+    )
 
 
 def leak_table(section: Section) -> Table | None:
@@ -83,7 +111,11 @@ def leak_table(section: Section) -> Table | None:
         "Log loss, all",
         "Log loss, those",
     )
-    caption = "Test scores with and without the images that also occur in training or validation"
+    grouped = any("groups" in group.results[0].split for group in section.groups)
+    caption = (
+        "Test scores with and without the images that also occur in training or validation"
+        f"{', or whose person or sequence does' if grouped else ''}"
+    )
     return Table(caption, columns, tuple(rows))
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from fer_features.experiment.classes import DEFAULT_CLASSES
 from fer_features.experiment.evaluation import Result
 from fer_features.experiment.heads import HEADS
-from fer_features.experiment.task import Task
 from fer_features.report.summary import Section, distinct, stores, value_said
 from fer_features.report.tables import NOTHING, Cell, Table, facts
 
@@ -265,14 +264,20 @@ def _task_options(result: Result) -> str:
     classes = result.task["classes"]
     split = result.split
     said = []
-    if list(classes.items()) == [(k, list(v)) for k, v in Task.all_emotions().emotions.items()]:
-        said.append("--all-emotions")
-    elif list(classes.items()) != [(name, list(held)) for name, held in DEFAULT_CLASSES]:
+    if list(classes.items()) != [(name, list(held)) for name, held in DEFAULT_CLASSES]:
         said += [f"--class {shlex.quote(f'{k}={chr(44).join(v)}')}" for k, v in classes.items()]
     for name in ("per_class", "split", "split_seed", "duplicates"):
         value = split.get({"split": "protocol", "split_seed": "seed"}.get(name, name))
         if value is not None:
             said.append(f"--{name.replace('_', '-')} {value}")
+    labels = split.get("labels")
+    if labels is not None:
+        said.append(f"--labels {shlex.quote(labels['name'])}")
+        for name in ("min_agreement", "labels_as"):
+            said += [f"--{name.replace('_', '-')} {labels[name]}"] * bool(labels[name])
+        said += [f"--map {shlex.quote(f'{k}={v}')}" for k, v in labels["map"].items()]
+    by = split.get("groups", {}).get("by")
+    said += [] if by is None else [f"--group-by {shlex.quote(by)}"]
     return "".join(f" {each}" for each in said)
 
 

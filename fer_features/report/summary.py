@@ -255,6 +255,17 @@ def _label(
     return tuple(labelled)
 
 
+def _labels(labels: dict[str, Any] | None) -> str:
+    """Name the labels that a fit has: of one file, read in two ways, two names."""
+    if labels is None:
+        return "the store's"
+    least = labels.get("min_agreement")
+    options = [f"agreement {least:g}"] * bool(least)
+    options += [f"{word}={meant}" for word, meant in labels.get("map", {}).items()]
+    options += [labels["labels_as"]] * bool(labels.get("labels_as"))
+    return " ".join([labels["name"], labels["sha256"][:8], *options])
+
+
 def _origins(result: Result) -> dict[str, str]:
     """Return what may differ in where the fits of two groups come from."""
     split = result.split
@@ -265,5 +276,7 @@ def _origins(result: Result) -> dict[str, str]:
         "split seed": f"{split.get('seed')}",
         "duplicates": f"{split.get('duplicates')}",
         "per class": f"{split.get('per_class')}",
+        "labels": _labels(split.get("labels")),
+        "groups": str(split["groups"]["by"] or "the source's") if "groups" in split else "none",
         "training images": f"{sum(split.get('sizes', {}).get('train', {}).values()):,}",
     }

@@ -129,6 +129,8 @@ def notices(results: Sequence[Result], parts: Sequence[Section]) -> list[str]:
             f"int8 embeddings{which} differ from float32 ones: centred cosine {min(far):.3f} in "
             "the median. Compare with heads on float32 before trusting a difference."
         )
+    if (said := leaks_said(results)) is not None:
+        found.append(said)
     if len(parts) > 1:
         found.append(
             f"Not comparable like for like: these runs have {len(parts)} different sets of test "
@@ -136,6 +138,36 @@ def notices(results: Sequence[Result], parts: Sequence[Section]) -> list[str]:
             "against one of another section."
         )
     return found
+
+
+def leaks_said(results: Sequence[Result]) -> str | None:
+    """Say how many test images a head may know from training or validation, None where none."""
+    counts = {
+        ("test_in_train", "test_in_validation"): "occur",
+        ("test_groups_in_train", "test_groups_in_validation"): "are of a person or sequence that "
+        "occurs",
+    }
+    leaked = [
+        result
+        for result in results
+        if any(result.split.get("leaked", {}).get(name) for names in counts for name in names)
+    ]
+    if not leaked:
+        return None
+    which = "" if len(leaked) == len(results) else f" in {len(leaked)} of {len(results)} fits"
+    # Fits of one split leak alike; of several the worst is told.
+    worst = max(leaked, key=lambda each: sum(each.split["leaked"].values())).split
+    test = sum(worst["sizes"]["test"].values())
+    said = [
+        f"{worst['leaked'].get(train, 0):,} {what} in training and "
+        f"{worst['leaked'].get(validation, 0):,} in validation too"
+        for (train, validation), what in counts.items()
+        if worst["leaked"].get(train) or worst["leaked"].get(validation)
+    ]
+    return (
+        f"Test images leak{which}: of {test:,}, {', and '.join(said)}. A head may know these by "
+        "heart, so its test scores are too good."
+    )
 
 
 def _far_from_float32(store: Mapping[str, Any]) -> float | None:

@@ -35,7 +35,8 @@ def draw_faces(n: int = 1050, seed: int = 0) -> FaceDataset:
         ``n`` is too small for a face of each emotion.
     """
     if n < len(EMOTION_SHARES):
-        raise SourceError(f"{n} faces: expected at least {len(EMOTION_SHARES)}, one for each emotion.")
+        least = len(EMOTION_SHARES)
+        raise SourceError(f"{n} faces: expected at least {least}, one for each emotion.")
     rng = np.random.default_rng(seed)
     emotion = rng.permutation(_shared_out(n, EMOTION_SHARES)).astype(np.int8)
     usage = rng.permutation(_shared_out(n, USAGE_SHARES)).astype(np.int8)

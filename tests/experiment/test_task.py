@@ -11,7 +11,6 @@ from sklearn.model_selection import train_test_split
 from fer_features.errors import TaskError
 from fer_features.experiment.classes import DEFAULT_CLASSES
 from fer_features.experiment.task import Task
-from fer_features.faces.emotions import EMOTIONS
 
 FER2013_COUNTS = (4953, 547, 5121, 8989, 6077, 4002, 6198)
 
@@ -62,12 +61,13 @@ class ArrayStore:
     fingerprint = "f" * 64
     backbone = {"backbone": "tiny"}  # noqa: RUF012
     outputs = ("final", "inner")
-    dataset = {"name": "faces"}  # noqa: RUF012
+    dataset = {"name": "faces", "kind": "csv", "limit": None, "skipped": 0}  # noqa: RUF012
     provenance = {"passes": []}  # noqa: RUF012
 
     def __init__(self, emotion, usage, digest):
         self.emotion, self.usage, self.digest = emotion, usage, digest
         self.source = np.arange(1, len(emotion) + 1).astype(str)
+        self.group = np.full(len(emotion), "")
 
     def features(self, features):
         return tuple(features.split("+"))
@@ -95,7 +95,7 @@ def test_no_image_is_in_two_splits_nor_has_copies_that_disagree(fer2013):
     rows = np.concatenate(Task().rows(*fer2013))
     assert len(rows) == 17000
     assert len(np.unique(digest[rows], axis=0)) == 17000
-    label = Task().labels(emotion)
+    label = Task().class_of(emotion)
     _, image = np.unique(digest, axis=0, return_inverse=True)
     labels_of_image = pd.Series(label).groupby(image.ravel()).nunique()
     assert (labels_of_image[image.ravel()[rows]] == 1).all()
@@ -206,7 +206,10 @@ def test_leaked_counts_test_images_with_copies_in_the_other_splits(fer2013):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"classes": {"a": "hapiness", "b": "fear"}}, r"'hapiness'.*Did you mean happiness\?"),
+        (
+            {"classes": {"a": "hapiness", "b": "fear"}},
+            r"'hapiness'.*\(did you mean 'happiness'\?\)",
+        ),
         ({"classes": {"a": "fear", "b": ["anger", "fear"]}}, "fear is already in class 'a'"),
         ({"classes": {"a": "fear"}}, "1 given, expected two or more"),
         ({"classes": {"a": "fear", "b": ()}}, "class 'b': no emotions"),
@@ -218,9 +221,9 @@ def test_leaked_counts_test_images_with_copies_in_the_other_splits(fer2013):
         ({"per_class": "most"}, "per_class: 'most', expected"),
         ({"per_class": 2.5}, "per_class: 2.5, expected"),
         ({"per_class": True}, "per_class: True, expected"),
-        ({"split": "usge"}, r"split: 'usge', expected random or usage. Did you mean usage\?"),
+        ({"split": "usge"}, r"'usge', expected random or usage \(did you mean 'usage'\?\)"),
         ({"split_seed": -1}, "split_seed: -1, expected"),
-        ({"duplicates": "dorp"}, r"Did you mean drop\?"),
+        ({"duplicates": "dorp"}, "duplicates: 'dorp', expected drop or keep"),
     ],
 )
 def test_a_bad_field_is_one_line_that_names_it(fields, message):
@@ -232,14 +235,24 @@ def test_a_bad_field_is_one_line_that_names_it(fields, message):
 @pytest.mark.parametrize(
     ("task", "emotion", "usage", "message"),
     [
-        (Task(), [3] * 9 + [0] * 20, None, "9 positive, 20 negative.*--per-class min"),
+        (Task(), [3] * 9 + [0] * 20, None, '9 positive, 20 negative.*Use per_class="min"'),
         (Task(), [-1] * 9, None, "no row has an emotion"),
         (Task(per_class="all"), [3] * 9, None, "9 positive, 0 negative"),
         (Task(per_class="all"), [3, 0] * 2, None, "1 positive, 1 negative; too few"),
         (Task(per_class="all"), [3, 0] + [3] * 40, None, "41 positive, 1 negative; too few"),
-        (Task(split="usage"), [3, 0] * 9, [-1] * 18, "--split random"),
-        (Task(split="usage"), [3, 0] * 9, [0, 0, 1] * 6, "PrivateTest.*--split random"),
-        (Task(split="usage"), [3, 0] * 9, [0, 0, 1, 1, 2, -1] * 3, "none in 3 of the task's 18"),
+        (
+            Task(split="usage"),
+            [3, 0] * 9,
+            [-1] * 18,
+            'none in any of the task.s 18 rows.*Use split="random"',
+        ),
+        (Task(split="usage"), [3, 0] * 9, [0, 0, 1] * 6, "12 Training, 6 PublicTest, expected"),
+        (
+            Task(split="usage"),
+            [3, 0] * 9,
+            [0, 0, 1, 1, 2, -1] * 3,
+            "6 Training, 6 PublicTest, 3 PrivateTest, 3 none",
+        ),
         (Task(split="usage"), [3, 0] * 3, [0, 0, 1, 1, 2, 0], "test split: 1 positive, 0 neg"),
     ],
 )
@@ -255,7 +268,3 @@ def test_an_unlabelled_store_is_refused_by_its_path():
     store = ArrayStore(np.full(5, -1, np.int8), np.full(5, -1, np.int8), distinct(5))
     with pytest.raises(TaskError, match=r"^faces\.h5: no row has an emotion"):
         Task().select(store)
-
-
-def test_every_emotion_has_a_class_of_its_own():
-    assert Task.all_emotions().emotions == {name: (name,) for name in EMOTIONS}

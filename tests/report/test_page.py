@@ -204,6 +204,54 @@ def test_random_and_tiny_backbones_are_announced_on_top(report, fits, tmp_path):
     assert "Random weights" not in Page(report).text
 
 
+def leaking(result: Result, **leaked: int) -> Result:
+    none = dict.fromkeys(result.split["leaked"], 0)
+    return replace(result, split=result.split | {"leaked": none | leaked})
+
+
+def test_test_images_that_a_head_may_know_are_announced_on_top(two, report, tmp_path):
+    kept = [leaking(result, test_in_train=12, test_groups_in_validation=7) for result in two]
+    page = Page(write_report(kept, tmp_path / "both"))
+    said = (
+        "Test images leak: of 120, 12 occur in training and 0 in validation too, and 0 are of a "
+        "person or sequence that occurs in training and 7 in validation too. A head may know "
+        "these by heart, so its test scores are too good."
+    )
+    assert said in page.text.split("classified")[0]
+    assert said in json.loads((tmp_path / "both" / "report.json").read_text())["notices"]
+    one = leaking(two[2], test_groups_in_train=3)
+    page = Page(write_report([*two[:2], one], tmp_path / "one"))
+    assert "Test images leak in 1 of 3 fits: of 120, 3 are of a person or" in page.text
+    assert "Test images leak" not in Page(report).text
+
+
+def test_labels_and_groups_are_said_with_the_data(two, tmp_path):
+    labels = {
+        "name": "votes.csv", "sha256": "5eed" * 16, "kind": "ferplus", "column": "",
+        "min_agreement": 0.5, "labels_as": None, "map": {"contempt": "none"}, "labelled": 33000,
+        "none": 2887, "lost": 2800, "changed": 11000, "changed_class": 9876, "unmatched": 5,
+    }  # fmt: skip
+    groups = {"count": 1234, "by": "^(S[0-9]+)_", "left_out": 17}
+    other = replace(two[2], split=two[2].split | {"labels": labels, "groups": groups})
+    page = Page(write_report(other, tmp_path))
+    said = (
+        "The labels are not the source's own but those of votes.csv (votes of FER+'s raters, at "
+        f"least 50% agreeing; sha256 {'5eed' * 16}): 33,000 rows have an emotion, 2,887 none "
+        "(2,800 of these have one in the source); 11,000 have another one than in the source, and "
+        "9,876 are in another class"
+    )
+    assert said in page.text
+    assert "Labels that match no row: 5." in page.text
+    assert "Groups (persons or sequences), by the pattern ^(S[0-9]+)_: 1,234." in page.text
+    assert "Left out, as their group is in a later split: 17." in page.text
+    assert "0.7944" not in page.text  # published for other labels
+    (section,) = sections([two[2], other])
+    assert [group.label for group in section.groups] == [
+        "logistic (labels the store's, groups none)",
+        "logistic (labels votes.csv 5eed5eed agreement 0.5 contempt=none, groups ^(S[0-9]+)_)",
+    ]
+
+
 def test_runs_of_other_test_images_are_not_compared(two, fits, heads, tmp_path):
     elsewhere = fits(drawn=1, heads=[heads["logistic"]()])
     parts = sections([*two, *elsewhere])
