@@ -13,13 +13,6 @@ from fer_features.cli.command import (
     parse_map,
     show_messages,
 )
-    SETTINGS,
-    Command,
-    Name,
-    messages_options,
-    show_messages,
-    wording_options,
-)
 
 EPILOG = """\b
 Examples:
@@ -229,7 +222,6 @@ def _layers_of(backbone: str, input_size: int | None) -> str:
 
     # Of an application any weights will do: they are not loaded.
     weights = None if backbone.lower().endswith(".keras") else "random"
-    choices["map"] = parse_map(choices["map"])
     spec = BackboneSpec(backbone, weights, input_size)
     found = layers_worth_keeping(spec)
     width = max([len(layer.name) for layer in found], default=5)

@@ -1,6 +1,5 @@
 """What labels and groups from elsewhere make of a store's rows, and what is said of it."""
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +8,7 @@ import numpy.typing as npt
 
 from fer_features.errors import TaskError
 from fer_features.faces.emotions import NONE
+from fer_features.faces.folder import compiled
 from fer_features.faces.labels import read_labels
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def groups_by(
     TaskError
         It does not match a row of the task; a row of which ``label`` is -1 need not match.
     """
-    found = [re.search(pattern, each) for each in source.tolist()]
+    found = [compiled(pattern).search(each) for each in source.tolist()]
     without = [i for i in np.flatnonzero(label != NONE) if found[i] is None]
     if without:
         raise TaskError(
@@ -59,22 +59,6 @@ def groups_by(
             'Mend it, such as group_by="^(.*)/".'
         )
     return np.array([(each and each[1]) or "" for each in found], dtype=np.str_)
-
-
-def check_pattern(pattern: object) -> None:
-    """Raise TaskError unless a pattern is a regular expression with a group in it."""
-    example = 'such as group_by="^([^/_]+)[/_]" for S01/happy/3.png or S01_3.png'
-    try:
-        groups = re.compile(pattern).groups  # type: ignore[call-overload]
-    except (re.error, TypeError) as error:
-        raise TaskError(
-            f"group_by: {pattern!r} is no regular expression ({error}), expected one, {example}."
-        ) from None
-    if not groups:
-        raise TaskError(
-            f"group_by: {pattern!r} has no group in parentheses, expected one around what names "
-            f"the person or sequence, {example}."
-        )
 
 
 def labels_said(labels: Mapping[str, Any], rows: int) -> str:

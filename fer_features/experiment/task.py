@@ -29,13 +29,13 @@ from fer_features.experiment.drawing import (
     split_by_usage,
 )
 from fer_features.experiment.labelling import (
-    check_pattern,
     groups_by,
     groups_said,
     labelled,
     labels_said,
 )
 from fer_features.faces.emotions import EMOTIONS, NONE, Wording, did_you_mean
+from fer_features.faces.folder import compiled
 from fer_features.faces.labels import checked_agreement
 
 if TYPE_CHECKING:
@@ -190,8 +190,6 @@ class Task:
             raise TaskError(f"split_seed: {seed!r}, expected a whole number from 0 to 4294967295.")
         object.__setattr__(self, "split_seed", int(seed))
         self._check_labels()
-        if self.group_by is not None:
-            check_pattern(self.group_by)
         per_class = self.per_class
         if per_class is None or per_class in ("min", "all"):
             return
@@ -205,6 +203,8 @@ class Task:
         try:
             wording = Wording(self.map, self.labels_as)
             object.__setattr__(self, "min_agreement", checked_agreement(self.min_agreement))
+            if self.group_by is not None:
+                compiled(self.group_by)
         except OptionError as error:
             raise TaskError(str(error)) from None
         object.__setattr__(self, "map", wording.map)

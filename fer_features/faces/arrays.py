@@ -19,7 +19,7 @@ from fer_features.faces.cells import whole_pixels, word_of
 from fer_features.faces.dataset import SIDE, ImageForm, form_name
 from fer_features.faces.emotions import USAGES, did_you_mean, usage_of
 from fer_features.faces.pixels import PixelBuffer
-from fer_features.faces.table import OTHER_NAMES, PIXELS, Columns, Table, coded
+from fer_features.faces.table import PIXELS, Columns, Table, coded, may_be_emotion
 
 SUFFIXES = (".npz", ".npy")
 
@@ -214,7 +214,7 @@ def _in_archive(path: Path, shown_path: str) -> _Found:
     for array in unread:
         # A misspelt 'labels' must not pass for a file without labels.
         hint = did_you_mean(array.name, absent + ["emotion"] * ("labels" in absent))
-        if hint and array.name.lower() not in OTHER_NAMES:
+        if hint and not may_be_emotion(array.name):
             raise SourceError(
                 f"{shown_path}: unknown array '{shown(array.name)}'{hint}, expected images and "
                 "labels. Save it under that name."
@@ -247,7 +247,7 @@ def _instead_of_labels(arrays: Sequence[StoredArray], of_others: Sequence[Stored
             f"labels by the names of no images: {_listed(of_others)}; name both alike, as x_train "
             "and y_train"
         )
-    other = [array.name for array in arrays if array.name.lower() in (*OTHER_NAMES, "targets")]
+    other = [array.name for array in arrays if may_be_emotion(array.name)]
     if other:
         named = " or ".join(f"'{shown(name)}'" for name in other)
         return f"no array 'labels' or 'emotion'; if {named} holds them, save it as 'emotion'"

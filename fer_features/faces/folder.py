@@ -40,6 +40,7 @@ _USAGE_FILE = re.compile(
 )
 """File names that say their Usage: those of FER2013's images, and of RAF-DB's."""
 
+_EXAMPLE = 'such as group_by="^([^/_]+)[/_]" for S01/happy/3.png or S01_3.png'
 _LABEL_FILES = (".csv", ".tsv", ".txt")
 
 
@@ -465,13 +466,12 @@ def compiled(group_by: str) -> re.Pattern[str]:
         pattern = re.compile(group_by)
     except (re.error, TypeError) as error:
         raise OptionError(
-            f"group_by: {group_by!r} is no regular expression ({error}), expected one such as "
-            "'^([^/]+)/'. Write it as Python's re does."
+            f"group_by: {group_by!r} is no regular expression ({error}), expected one, {_EXAMPLE}."
         ) from error
     if not pattern.groups:
         raise OptionError(
-            f"group_by: {group_by!r} has no group, expected parentheses around what tells persons "
-            "apart, such as '^([^/]+)/'. Put some."
+            f"group_by: {group_by!r} has no group in parentheses, expected one around what names "
+            f"the person or sequence, {_EXAMPLE}."
         )
     return pattern
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fer_features.errors import OptionError, SourceError
-from fer_features.faces.bad_rows import shown
+from fer_features.faces.bad_rows import in_words, shown
 from fer_features.faces.emotions import (
     EMOTIONS,
     NONE,
@@ -25,22 +25,13 @@ from fer_features.faces.emotions import (
     whole_number,
 )
 from fer_features.faces.joining import Labels, last_part, plain_path
+from fer_features.faces.table import EMOTION_COLUMNS, FILE_COLUMNS, plain_name
 
 VOTES = (
     "neutral", "happiness", "surprise", "sadness", "anger",
     "disgust", "fear", "contempt", "unknown", "nf",
 )  # fmt: skip
 """What FER+'s ten raters could vote for, in the order of its columns; NF is "no face"."""
-
-FILE_COLUMNS = (
-    "file", "filename", "filepath", "image", "imagename", "imagepath", "imagefile",
-    "img", "imgname", "imgpath", "path", "name",
-)  # fmt: skip
-EMOTION_COLUMNS = (
-    "emotion", "emotions", "emotionlabel", "emotionname", "expression", "expressionlabel",
-    "label", "labels", "class", "classname", "target", "category",
-)  # fmt: skip
-"""Names of a table's columns, as they are compared, in the order in which one is taken."""
 
 _BOX = re.compile(r"\(\d+, *\d+, *\d+, *\d+\)")
 _RAFDB = re.compile(r"(?:train|test)_\d{4,6}(?:_aligned)?\.jpg")
@@ -99,7 +90,7 @@ def read_labels(
     place = shown(os.fspath(path), 200)
     content = _content(Path(path), place)
     cells = _cells(_text(content, place), place)
-    names = [_plain(name) for name in cells.iloc[0]]
+    names = [plain_name(name) for name in cells.iloc[0]]
     headed = bool({*FILE_COLUMNS, *EMOTION_COLUMNS, "source", "digest", "usage"} & set(names))
     rows = cells.iloc[1:] if headed else cells
     if rows.empty:
@@ -163,14 +154,10 @@ def _content(path: Path, place: str) -> bytes:
 
 
 def _text(content: bytes, place: str) -> str:
-    start = content.lstrip(b"\xef\xbb\xbf \t\r\n")[:100].lower()
-    if not start:
+    if not content.strip(b"\xef\xbb\xbf \t\r\n"):
         what, remedy = "an empty file", "Get the file again"
-    elif start.startswith(b"version https://git-lfs"):
-        what = "a Git LFS pointer, not the file itself"
-        remedy = "Fetch it with git lfs pull"
-    elif start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        what, remedy = "a web page, not a table", "Download the file itself (raw)"
+    elif stands_for := in_words(content[:100]):
+        what, remedy = stands_for
     else:
         try:
             text = content.decode("utf-8-sig")
@@ -223,7 +210,7 @@ def _cells(text: str, place: str) -> pd.DataFrame:
     else:
         # A file's name may hold spaces; then the last word is the label.
         parts = [line.split() for line in lines]
-        headed = {*EMOTION_COLUMNS} & {_plain(each) for each in first[0].split()}
+        headed = {*EMOTION_COLUMNS} & {plain_name(each) for each in first[0].split()}
         if not headed or len({len(each) for each in parts if each}) > 1:
             parts = [line.strip().rsplit(None, 1) for line in lines]
         cells = pd.DataFrame([each or [""] for each in parts], dtype="str").fillna("")
@@ -362,7 +349,3 @@ def _read_words(
             f'map={{"{named}": "EMOTION"}}, or "none".{header}'
         )
     return np.array([found.get(word, NONE) for word in words], dtype=np.int8)
-
-
-def _plain(name: object) -> str:
-    return re.sub(r"[\W_]+", "", str(name).casefold())

@@ -30,7 +30,7 @@ from fer_features.faces.emotions import USAGES, emotion_of, usage_of
 from fer_features.faces.image import Decoded, remarks_ignored
 from fer_features.faces.pixel_text import count_values
 from fer_features.faces.pixels import PixelBuffer
-from fer_features.faces.table import OTHER_NAMES, PIXELS, Columns, Table, coded, find_columns
+from fer_features.faces.table import PIXELS, Columns, Table, coded, find_columns, may_be_emotion
 
 SUFFIXES = (".parquet",)
 
@@ -326,9 +326,7 @@ def _labelled(
     if columns.emotion is not None:
         return columns, classes.get(names[columns.emotion])
     others = [
-        position
-        for position, name in enumerate(names)
-        if name.lower() in OTHER_NAMES and name in classes
+        position for position, name in enumerate(names) if may_be_emotion(name) and name in classes
     ]
     meant = [
         position

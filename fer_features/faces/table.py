@@ -30,20 +30,22 @@ PIXELS = SIDE * SIDE
 """How many grey values an image written as text has."""
 
 PIXEL_COLUMNS = (
-    "pixels", "pixel", "pixel_values", "pixel_value", "pixelvalues", "pixel_string", "pixel_data",
-    "image_pixels", "image_data",
+    "pixels", "pixel", "pixelvalues", "pixelvalue", "pixelstring", "pixeldata", "imagepixels",
+    "imagedata",
 )  # fmt: skip
-"""Names of the column that holds an image's values, in lower case, the first the usual one."""
+"""Names of the column that holds an image's values, as :func:`plain_name` writes them."""
 
-OTHER_NAMES = (
-    "label", "labels", "class", "classes", "category", "target", "y", "expression", "expr",
-    "emotion_label", "emotion_name", "emotion_id", "emotion_class", "facial_expression", "feeling",
-     "sentiment", "affect",
+EMOTION_COLUMNS = (
+    "emotion", "emotions", "emotionlabel", "emotionname", "emotionid", "emotionclass",
+    "expression", "expressionlabel", "facialexpression", "expr", "label", "labels", "class",
+    "classes", "classname", "category", "target", "targets", "y", "feeling", "sentiment", "affect",
 )  # fmt: skip
-"""Names under which the emotion often goes; what such a column means is for its owner to say."""
+"""Names under which emotions go, the surest first. Of a source only "emotion" is read; what another
+means is for its owner to say."""
 
-FILE_NAMES = ("file", "filename", "file_name", "image name", "image_name", "image", "img", "path",
-    "image_path", "filepath", "file_path", "pth", "name", "source", "digest",
+FILE_COLUMNS = (
+    "file", "filename", "filepath", "image", "imagename", "imagepath", "imagefile", "img",
+    "imgname", "imgpath", "path", "pth", "name",
 )  # fmt: skip
 """Names of the column that says of which image a label is."""
 
@@ -52,6 +54,16 @@ _SPLITS = ("split", "set", "subset", "partition", "fold")
 
 BAD = NONE - 1
 """The id of a cell that says nothing that can be read."""
+
+
+def plain_name(name: object) -> str:
+    """Return a column's name as names are compared: letters and digits alone, in lower case."""
+    return re.sub(r"[\W_]+", "", str(name).casefold())
+
+
+def may_be_emotion(name: object) -> bool:
+    """Tell whether emotions go under a column's name, though it is not called "emotion"."""
+    return plain_name(name) in EMOTION_COLUMNS[2:]
 
 
 class Column(NamedTuple):
@@ -110,7 +122,7 @@ def find_columns(
     SourceError
         No column holds pixels, one is there twice, or a name is nearly that of a known column.
     """
-    plain = [re.sub(r"\s+", " ", name.strip().lower()) for name in names]
+    plain = [plain_name(name) for name in names]
     said: list[str] = []
     found = _pixels(plain, names, place)
     if not found and pixels is not None:
@@ -128,7 +140,7 @@ def find_columns(
     for position, name in enumerate(names):
         # A misspelt 'emotion' must not pass for a file without emotions.
         hint = did_you_mean(name, [each for each, is_absent in absent.items() if is_absent])
-        if position not in known and plain[position] not in OTHER_NAMES and hint:
+        if position not in known and not may_be_emotion(name) and hint:
             raise SourceError(
                 f"{place}: unknown column '{shown(name)}'{hint}, expected {layout}. "
                 "Rename the column."
@@ -142,7 +154,7 @@ def find_columns(
                     f"{place}: no column 'Usage'; if column '{each}' says it, name it 'Usage'"
                 )
                 break
-    unlabelled = "" if emotion is not None else _instead_of_emotion(names, plain)
+    unlabelled = "" if emotion is not None else _instead_of_emotion(names)
     return Columns(found, emotion, usage, group, unlabelled, tuple(said))
 
 
@@ -153,7 +165,7 @@ def _pixels(plain: list[str], names: Sequence[str], place: str) -> tuple[int, ..
             return (position,)
     numbered = {}
     for position, name in enumerate(plain):
-        match = re.fullmatch(r"(?:pixels?|pix|px|p)?[ _.-]?([0-9]{1,5})", name)
+        match = re.fullmatch(r"(?:pixels?|pix|px|p)?([0-9]{1,5})", name)
         if match and int(match[1]) not in numbered:
             numbered[int(match[1])] = position
     if len(numbered) < PIXELS // 4:
@@ -185,8 +197,8 @@ def _refuse_without_pixels(
 ) -> None:
     header = shown(",".join(names), 60)
     votes = sum(emotion_of(name) is not None for name in plain) >= 6
-    labels = emotion is not None or votes or any(name in OTHER_NAMES for name in plain)
-    files = any(name in FILE_NAMES for name in plain)
+    labels = emotion is not None or votes or any(map(may_be_emotion, names))
+    files = any(name in (*FILE_COLUMNS, "source", "digest") for name in plain)
     if labels and files:
         what = "FER+'s votes" if votes and "nf" in plain else "a list of labels"
         raise SourceError(
@@ -199,7 +211,7 @@ def _refuse_without_pixels(
     )
 
 
-def _instead_of_emotion(names: Sequence[str], plain: list[str]) -> str:
+def _instead_of_emotion(names: Sequence[str]) -> str:
     """Say what a table has that may be its emotions, and what to do."""
     hot = [name for name in names if emotion_of(name) is not None]
     if len(hot) > 2:
@@ -207,7 +219,7 @@ def _instead_of_emotion(names: Sequence[str], plain: list[str]) -> str:
             f"no column 'emotion'; columns {', '.join(map(shown, hot))} look like one for each "
             "emotion: put the name of each row's into a column 'emotion'"
         )
-    other = [name for name, each in zip(names, plain, strict=True) if each in OTHER_NAMES]
+    other = [name for name in names if may_be_emotion(name)]
     if other:
         named = " or ".join(f"'{shown(name)}'" for name in other)
         return f"no column 'emotion'; if {named} holds them, name it 'emotion'"
