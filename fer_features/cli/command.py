@@ -266,7 +266,7 @@ def parse_map(texts: Sequence[str]) -> dict[str, str]:
     pairs = dict[str, str]()
     for text in texts:
         word, equals, emotion = text.rpartition("=")
-        if not (word.strip() and equals and emotion.strip()):
+        if not (equals and emotion.strip()):
             raise click.UsageError(
                 f"--map {text!r}: expected WORD=EMOTION, such as --map joyful=happiness."
             )

@@ -114,11 +114,11 @@ class BadRows:
         if count == 1:
             (kind,) = self._kinds.values()
             raise SourceError(
-                f"{self.source}{self.joint}{kind.line}. {self.remedies[0]} or pass --skip-bad."
+                f"{self.source}{self.joint}{kind.line}. {self.remedies[0]} or pass skip_bad=True."
             )
         raise SourceError(
             f"{self.source}: {count:,} bad {self.unit}s: {self._listed()}. "
-            f"{self.remedies[1]} or pass --skip-bad."
+            f"{self.remedies[1]} or pass skip_bad=True."
         )
 
     def left_out(self) -> list[str]:
@@ -155,6 +155,6 @@ def in_words(start: bytes) -> tuple[str, str] | None:
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the file itself", "Run 'git lfs pull' where it came from"
-    if re.match(rb"<(!doctype|html|head|\?xml)", text):
+    if re.match(rb"<(!doctype html|html|head)", text):
         return "a web page, not the file itself", "Download the file again, logged in if need be"
     return None

@@ -9,11 +9,12 @@ import csv
 import gzip
 import io
 import lzma
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -24,6 +25,7 @@ from fer_features.errors import SourceError
 from fer_features.faces.bad_rows import BadRows, RowError, shown
 from fer_features.faces.dataset import SIDE
 from fer_features.faces.emotions import emotion_of, usage_of, whole_number
+from fer_features.faces.image import SUFFIXES as IMAGES
 from fer_features.faces.pixel_text import count_values, parse_block, parse_cell
 from fer_features.faces.pixels import PixelBuffer
 from fer_features.faces.table import PIXELS, Column, Columns, Table, find_columns
@@ -33,6 +35,7 @@ SUFFIXES = (".csv", ".tsv", ".gz", ".xz", ".zip")
 _BLOCK = 64  # rows: the arrays of a block then fit into a core's cache
 _BUFFER = 262_144  # bytes
 _LONGEST_HEADER = 65_536  # bytes; a binary file may have no line break at all
+_MOST_LINES = 400  # of one quoted cell
 _DELIMITERS = (",", ";", "\t", "|")
 _LAYOUT = "a CSV file with a column 'pixels' and, if it has labels, 'emotion' and 'Usage'"
 
@@ -63,7 +66,9 @@ def read_csv(
     codes, number = bytearray(), []
     with path.open("rb") as packed, _unpacked(packed, path, shown_path) as lines:
         size = path.stat().st_size
-        first = lines.readline(_LONGEST_HEADER)
+        first = lines.readline(_LONGEST_HEADER).removeprefix(b"\xef\xbb\xbf")
+        if re.fullmatch(rb'"?sep=.?"?\s*', first):  # Excel's word on the delimiter
+            first = lines.readline(_LONGEST_HEADER)
         ahead = list(islice(lines, _BLOCK))
         form = _form(first, ahead, shown_path)
         announce(form.columns)
@@ -121,7 +126,7 @@ def _form(first: bytes, ahead: list[bytes], shown_path: str) -> Form:
         what = "starts with a blank line" if first else "an empty file"
         raise SourceError(f"{shown_path}: {what}, expected {_LAYOUT}. Get the file again.")
     try:
-        text = first.decode("utf-8-sig").rstrip("\r\n")
+        text = first.decode().rstrip("\r\n")
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text or "\r" in text or len(first) == _LONGEST_HEADER:
@@ -132,9 +137,8 @@ def _form(first: bytes, ahead: list[bytes], shown_path: str) -> Form:
     read = {delimiter: _cells(text, delimiter) for delimiter in _DELIMITERS}
     for delimiter, cells in read.items():
         # A first line with pixels in it is no header.
-        if any(count_values(cell) >= PIXELS // 4 for cell in cells) or (
-            len(cells) >= PIXELS and sum(whole_number(cell) is not None for cell in cells) >= PIXELS
-        ):
+        held = [re.split("[ ,]+", cell) for cell in cells if count_values(cell) >= PIXELS // 4]
+        if any(map(_are_values, held)) or (_count(cells) >= PIXELS and _are_values(cells)):
             return _guessed(delimiter, [text, *map(_decoded, ahead)], shown_path)
     delimiter = max(read, key=lambda each: len(read[each]))
     names = [name.strip() for name in read[delimiter]]
@@ -144,8 +148,24 @@ def _form(first: bytes, ahead: list[bytes], shown_path: str) -> Form:
         full = [i for i, cell in enumerate(cells) if count_values(cell) >= PIXELS // 4]
         if len(full) == 1 and len(cells) == len(names):
             holds = full[0]
+    if any(Path(word).suffix.lower() in IMAGES for word in text.replace(delimiter, " ").split()):
+        raise SourceError(
+            f"{shown_path}: a list of images ('{shown(text, 30)}'), not of pixels, expected "
+            f"{_LAYOUT}. Pass the images instead, and this file with --labels when a head is "
+            "fitted, if it holds labels."
+        )
     columns = find_columns(names, shown_path, _LAYOUT, holds)
     return Form(delimiter.encode(), len(names), columns, has_header=True)
+
+
+def _count(cells: list[str]) -> int:
+    return sum(whole_number(cell) is not None for cell in cells)
+
+
+def _are_values(cells: list[str]) -> bool:
+    """Tell pixels side by side from columns that are named by numbers, one after the other."""
+    numbers = [number for cell in cells if (number := whole_number(cell)) is not None]
+    return sum(later - number == 1 for number, later in pairwise(numbers)) * 2 < len(numbers)
 
 
 def _guessed(delimiter: str, lines: list[str], shown_path: str) -> Form:
@@ -264,10 +284,26 @@ def _only_csv(archive: zipfile.ZipFile, shown_path: str) -> IO[bytes]:
     )
 
 
+def _records(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """Join the lines of a quoted cell that holds line breaks, as NumPy prints arrays in full."""
+    for line in lines:
+        if line.count(b'"') % 2 == 0:
+            yield line
+            continue
+        parts = [line]
+        for more in islice(lines, _MOST_LINES):
+            parts.append(more)
+            if more.count(b'"') % 2:
+                yield b" ".join(part.rstrip(b"\r\n") for part in parts)
+                break
+        else:  # a quote that nothing closes spoils its own line alone
+            yield from parts
+
+
 def _numbered_rows(lines: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
     """Yield each line with its number below the header; blank lines at the end are no rows."""
     blank: list[int] = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_records(lines), start=1):
         if line.isspace():
             blank.append(number)
             continue

@@ -107,8 +107,8 @@ class Wording:
     Parameters
     ----------
     map : mapping of str to str
-        What words or numbers mean: the name of an emotion, or ``"none"``. ``"*"`` is every word
-        that is not known otherwise. It goes before everything else.
+        What words or numbers mean: the name of an emotion, or ``"none"``. ``""`` is a blank cell,
+        ``"*"`` every word that is not known otherwise. It goes before everything else.
     labels_as : str, optional
         Whose numbers they are: a name of :data:`ORDERS`, also as the data set writes itself
         ("RAF-DB").
@@ -134,10 +134,8 @@ class Wording:
                     f"{did_you_mean(str(name), EMOTION_WORDS)}. Name one."
                 )
             value = meant if meant == NO_EMOTION else EMOTIONS[EMOTION_WORDS[meant]]
-            if not key or checked.get(key, value) != value:
-                raise OptionError(
-                    f"map: {word}={name}, expected a word, and each once. Leave one out."
-                )
+            if checked.get(key, value) != value:
+                raise OptionError(f"map: {word}={name}, expected each word once. Leave one out.")
             checked[key] = value
         object.__setattr__(self, "map", tuple(sorted(checked.items())))
         object.__setattr__(self, "labels_as", checked_order(self.labels_as))
@@ -209,7 +207,7 @@ class Wording:
 class AmbiguousNumbersError(Exception):
     """Numbers that may be one data set's or another's; the message shows the readings.
 
-    It is a clause, to follow the source's name, and names the options that decide.
+    It is a clause, to follow the source's name, and names the parameters that decide.
     """
 
     def __init__(self, numbers: set[int], likely: list[str], numbers_as: str | None) -> None:
@@ -219,12 +217,12 @@ class AmbiguousNumbersError(Exception):
             called, order = ORDERS[name]
             said = ", ".join(f"{n} {_name(order.get(n))}" for n in sorted(numbers))
             readings.append(f"as {called}'s {said}")
-        named = " or ".join([", ".join(likely[:-1])] * bool(likely[1:]) + likely[-1:])
+        named = " or ".join(f'"{name}"' for name in likely)
         many = "s" * (len(numbers) > 1)
         super().__init__(
             f"the number{many} {_range(numbers)} for emotions, which can be read: "
-            f"{'; '.join(readings)}. Say whose they are with --labels-as {named}, or each with "
-            f"--map {max(numbers)}=EMOTION"
+            f"{'; '.join(readings)}. Say whose they are with labels_as={named}, or what each "
+            f'means with map={{"{max(numbers)}": "EMOTION"}}'
         )
 
 

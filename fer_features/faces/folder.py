@@ -25,7 +25,7 @@ from fer_features.faces.emotions import (
     emotion_of,
     usage_of,
 )
-from fer_features.faces.image import SUFFIXES, UNREADABLE, is_image
+from fer_features.faces.image import SUFFIXES, UNREADABLE, is_image, readable
 
 _SYSTEM = re.compile(
     r"\._.*|\.DS_Store|Thumbs\.db|ehthumbs\.db|desktop\.ini|Icon\r|__MACOSX|@eaDir|\$RECYCLE\.BIN"
@@ -36,11 +36,17 @@ _SYSTEM = re.compile(
 """Names of what a system or a tool leaves in folders: nobody means it as an image."""
 
 _USAGE_FILE = re.compile(
-    r"(Training|PublicTest|PrivateTest)_|(train|test)_\d{5}(?:_aligned)?\.", re.IGNORECASE
+    r"(Training|PublicTest|PrivateTest)_|(train|test)_\d{4,6}(?:_aligned)?\.", re.IGNORECASE
 )
 """File names that say their Usage: those of FER2013's images, and of RAF-DB's."""
 
+_PERSON = re.compile(r"(subject|subj|sub|person|participant|actor|user|id|vp|[a-z]{0,2})[ _-]?#")
+"""What the names of persons' folders are like, their number aside."""
+
 _EXAMPLE = 'such as group_by="^([^/_]+)[/_]" for S01/happy/3.png or S01_3.png'
+_MOST = 20
+"""How many unknown names a message shows; it counts the others."""
+
 _LABEL_FILES = (".csv", ".tsv", ".txt")
 
 
@@ -88,6 +94,8 @@ def list_images(folder: Path, bad: BadRows) -> Listing:
     others: list[str] = []
     unreadable: list[str] = []
     hidden = 0
+    formats = readable()
+    suffixes = {suffix for suffix, kind in SUFFIXES.items() if kind in formats}
     root = folder.stat()
     # Each folder waits with the folders above it: a link back to one of those is a circle.
     waiting = [("", {(root.st_dev, root.st_ino)})]
@@ -106,7 +114,7 @@ def list_images(folder: Path, bad: BadRows) -> Listing:
                 hidden += 1
                 continue
             suffix = Path(entry.name).suffix.lower()
-            named_so = suffix in SUFFIXES
+            named_so = suffix in suffixes
             try:
                 status = entry.stat()
             except OSError as error:
@@ -126,7 +134,7 @@ def list_images(folder: Path, bad: BadRows) -> Listing:
                 bad.add(shown_name(name), "no regular file, expected an image")
             elif named_so or (stat.S_ISREG(status.st_mode) and is_image(Path(entry.path))):
                 images.append(name)
-            elif suffix in UNREADABLE:
+            elif suffix in UNREADABLE or suffix in SUFFIXES:
                 unreadable.append(name)
             else:
                 others.append(name)
@@ -186,13 +194,13 @@ def place_images(
             continue
         said = read.folder(path.rpartition("/")[0])
         if said.contradiction:
-            bad.add(shown_name(path), said.contradiction)
+            bad.add(shown_name(path), said.contradiction, word=read.word_of(path))
         elif said.emotion is None:
             rest.append(path)
         else:
             labelled[path] = (said.emotion, said.usage)
     notes = _one_data_set(labelled, read, name, group_by)
-    loose, unknown = _unknown_folders(rest, labelled, read)
+    loose, unknown = _unknown_folders(rest, labelled, read, _tables(listing.others))
     if unknown:
         meant = _read_words(unknown, wording, name)
         for word in list(unknown):
@@ -268,9 +276,9 @@ class _Reader:
         return None if self.emotion(word) is not None else usage_of(word)
 
     def word_of(self, path: str) -> str | None:
-        """Return the folder that says an image's emotion."""
+        """Return the emotion that an image's folders name first."""
         said = self.folder(path.rpartition("/")[0])
-        return None if said.emotion is None else said.parts[said.place]
+        return None if said.emotion in (None, NONE) else EMOTIONS[said.emotion]
 
     def _read(self, parts: tuple[str, ...]) -> _Said:
         emotions = [(i, self.emotion(part)) for i, part in enumerate(parts)]
@@ -301,7 +309,7 @@ def _one_data_set(
     varying = [level for level in levels if len(level) > 1]
     if len({len(each) for each in above}) == 1 and len(varying) == 1:
         forms = {re.sub(r"\d+", "#", each.casefold()) for each in varying[0]}
-        if len(forms) == 1 and "#" in next(iter(forms)):
+        if len(forms) == 1 and _PERSON.fullmatch(forms.pop()):
             first = min(varying[0])
             form = re.sub(r"\d+", r"\\d+", re.escape(first))
             return [
@@ -309,15 +317,19 @@ def _one_data_set(
                 f"emotions: if they are persons, --group-by '(?:^|/)({form})/' keeps each in one "
                 "split"
             ]
+    places = sorted(above)
+    holding = [each for each in places if any(o[: len(each)] == each != o for o in places)]
     listed = [
-        f"{shown_name('/'.join(each)) or 'the folder itself'} ({one_or_many(n, 'image')})"
-        for each, n in sorted(above.items())
+        f"{shown_name('/'.join(each)) or 'the folder itself'} ({one_or_many(above[each], 'image')}"
+        + f"{', and more within it' * (each in holding)})"
+        for each in places
     ]
     more = f" and {len(listed) - 4} more" if len(listed) > 4 else ""
+    inner = " that holds no other" * bool(holding)
     raise SourceError(
         f"{name}: emotion folders in {len(listed)} places, {', '.join(listed[:4])}{more}, which "
-        "may be several data sets, expected one. Pass one of these folders, or, if they are "
-        "persons or parts of one, --group-by with what tells them apart: '^([^/]+)/'."
+        f"may be several data sets, expected one. Pass one of these folders{inner}, or, if they "
+        'are persons or parts of one, group_by="^([^/]+)/" or what else tells them apart.'
     )
 
 
@@ -329,9 +341,12 @@ class _Unknown(NamedTuple):
 
 
 def _unknown_folders(
-    rest: list[str], labelled: dict[str, tuple[int, int]], read: _Reader
+    rest: list[str], labelled: dict[str, tuple[int, int]], read: _Reader, tables: list[str]
 ) -> tuple[list[str], dict[str, _Unknown]]:
-    """Tell images that lie in no folder of their own from those in folders of unknown names."""
+    """Tell images that lie in no folder of their own from those in folders of unknown names.
+
+    One folder of all of them, beside a table that may hold labels, is none of its own.
+    """
     holding = set[tuple[str, ...]]()  # folders right above an emotion's
     wraps = set[tuple[str, ...]]()  # folders anywhere above one
     for folders in {path.rpartition("/")[0] for path in labelled}:
@@ -343,6 +358,8 @@ def _unknown_folders(
     if not labelled and dirs:
         # What wraps all of it says nothing of an image, unless it is all there is.
         bare = [[part for part in parts if read.usage(part) is None] for parts in dirs.values()]
+        if tables and all(each == bare[0] for each in bare):
+            return rest, {}
         while all(len(each) > common + 1 for each in bare) and len({e[common] for e in bare}) == 1:
             common += 1
     loose, unknown = list[str](), dict[str, _Unknown]()
@@ -386,13 +403,14 @@ def _refuse_unknown(unknown: dict[str, _Unknown], name: str, bad: BadRows, skip_
         f"({one_or_many(len(there.paths), 'image')})"
         for word, there in sorted(unknown.items())
     ]
+    more = f" and {len(listed) - _MOST:,} more" if len(listed) > _MOST else ""
     many = len(listed) > 1
     word = shown_name(min(unknown))
     raise SourceError(
         f"{name}: {'folders' if many else 'a folder'} whose name{'s are' if many else ' is'} no "
-        f"emotion{'s' * many}: {', '.join(listed)}; {expected}. Say what each means with --map "
-        f"'{word}=EMOTION' or --map '{word}=none' ('*=none': all others), or pass --skip-bad to "
-        "leave them out."
+        f"emotion{'s' * many}: {', '.join(listed[:_MOST])}{more}; {expected}. Say what each means "
+        f'with map={{"{word}": "EMOTION"}} or map={{"{word}": "none"}} ("*" is every other word), '
+        "or pass skip_bad=True to leave them out."
     )
 
 
@@ -402,12 +420,7 @@ def _unlabelled(loose: list[str], others: list[str], folder: Path) -> str:
     said = "no image lies in a folder named by an emotion"
     if emotion_of(own) is not None:
         return f"{said}; the folder itself is named '{shown_name(own)}': pass the folder above it"
-    tables = [
-        path
-        for path in others
-        if path.lower().endswith(_LABEL_FILES) and not re.search(r"(?i)readme|licen[cs]e", path)
-    ]
-    if tables:
+    if tables := _tables(others):
         return (
             f"{said}; if {shown_name(tables[0])} holds the labels, pass it with --labels when a "
             "head is fitted"
@@ -422,6 +435,15 @@ def _unlabelled(loose: list[str], others: list[str], folder: Path) -> str:
         f"{said}; move the images into a folder for each, or give labels with --labels when a "
         "head is fitted"
     )
+
+
+def _tables(others: list[str]) -> list[str]:
+    """Return the files that may hold labels."""
+    return [
+        path
+        for path in others
+        if path.lower().endswith(_LABEL_FILES) and not re.search(r"(?i)readme|licen[cs]e", path)
+    ]
 
 
 def _emotion_in_name(path: str) -> int | None:
@@ -446,7 +468,7 @@ def _grouping(group_by: str | None, name: str) -> Callable[[str], str]:
         match = pattern.search(path)
         if match is None or not match[1]:
             raise SourceError(
-                f"{name}/{shown_name(path)}: --group-by {group_by!r} finds no group in it, "
+                f"{name}/{shown_name(path)}: group_by={group_by!r} finds no group in it, "
                 "expected one in each path. Change the expression."
             )
         return str(match[1])
@@ -477,8 +499,8 @@ def compiled(group_by: str) -> re.Pattern[str]:
 
 
 def _instead(listing: Listing) -> str:
-    found = [f"{n:,} {kind}" for kind, n in listing.left_out.items()]
-    return f" Found {' and '.join(found)}." if found else ""
+    found = [f"{kind}: {n:,}" for kind, n in listing.left_out.items()]
+    return f" Found {'; '.join(found)}." if found else ""
 
 
 def _with_suffixes(kind: str, paths: Sequence[str]) -> str:

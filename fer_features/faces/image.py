@@ -17,13 +17,13 @@ import numpy.typing as npt
 from fer_features.faces.bad_rows import RowError, in_words, shown
 from fer_features.faces.dataset import SIDE
 
-SUFFIXES = frozenset(
-    (
-        ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm",
-        ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
-    )
-)  # fmt: skip
-"""Suffixes of the images that can be read, in lower case; others are looked into."""
+SUFFIXES = {
+    ".avif": "AVIF", ".bmp": "BMP", ".dib": "DIB", ".gif": "GIF", ".j2k": "JPEG2000",
+    ".jfif": "JPEG", ".jp2": "JPEG2000", ".jpe": "JPEG", ".jpeg": "JPEG", ".jpg": "JPEG",
+    ".pbm": "PPM", ".pgm": "PPM", ".png": "PNG", ".pnm": "PPM", ".ppm": "PPM", ".tif": "TIFF",
+    ".tiff": "TIFF", ".webp": "WEBP",
+}  # fmt: skip
+"""Suffixes of images, in lower case, and Pillow's format of each; other files are looked into."""
 
 UNREADABLE = frozenset(
     (
@@ -33,8 +33,16 @@ UNREADABLE = frozenset(
 )  # fmt: skip
 """Suffixes of images that cannot be read, in lower case."""
 
-# Only what the suffixes above promise: Pillow would also start other programs for some formats.
-_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
+def readable() -> tuple[str, ...]:
+    """Return which of these formats the installed Pillow reads; AVIF is not in every one.
+
+    Only what the suffixes promise: Pillow would also start other programs for some formats.
+    """
+    from PIL import Image
+
+    Image.init()
+    return tuple(sorted({each for each in SUFFIXES.values() if each in Image.OPEN}))
 
 
 def is_image(path: Path) -> bool:
@@ -42,7 +50,7 @@ def is_image(path: Path) -> bool:
     from PIL import Image
 
     try:
-        with remarks_ignored(), Image.open(path, formats=_FORMATS):
+        with remarks_ignored(), Image.open(path, formats=readable()):
             return True
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return True
@@ -113,7 +121,7 @@ def decode(data: bytes, size: int, color: bool) -> Decoded:
         what, remedy = stands_for
         raise RowError(f"{what}, expected an image ({remedy})")
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=readable()) as image:
             frames = getattr(image, "n_frames", 1)
             # A camera's MPO file is a JPEG photo followed by previews of it.
             if frames > 1 and image.format != "MPO":

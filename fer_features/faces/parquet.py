@@ -356,7 +356,7 @@ def _image_form(form: _Form, shown_path: str, size: int, color: bool) -> ImageFo
     """Return the form of the images, or refuse another than pixels have as they are kept."""
     if form.kind == "images":
         return size, size, 3 if color else 1
-    asked = [f"--image-size {size}"] * (size != SIDE) + ["--color"] * bool(color)
+    asked = [f"image_size={size}"] * (size != SIDE) + ["color=True"] * bool(color)
     if asked:
         raise SourceError(
             f"{shown_path}: a Parquet file of {SIDE}x{SIDE} grey pixels, expected encoded images "

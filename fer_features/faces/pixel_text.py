@@ -23,8 +23,12 @@ def parse_block(cells: list[bytes]) -> npt.NDArray[np.uint8] | None:
 
 
 def count_values(cell: str) -> int:
-    """Return how many values a cell holds if it holds nothing but numbers, else 0."""
-    values = cell.encode("utf-8", "backslashreplace").translate(_MARKS).split()
+    """Return how many values a cell holds if it holds nothing but numbers, else 0.
+
+    Between them stand spaces or commas: other marks may be those between a table's columns.
+    """
+    plain = re.sub(r"[\[\](){},]", " ", cell.strip()).encode("utf-8", "backslashreplace")
+    values = [value for value in plain.split(b" ") if value]
     return len(values) if all(re.fullmatch(rb"[+-]?[0-9.eE+-]+", each) for each in values) else 0
 
 

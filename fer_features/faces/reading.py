@@ -4,10 +4,11 @@ import hashlib
 import logging
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import partial
 from operator import index
 from pathlib import Path
@@ -21,11 +22,11 @@ from fer_features.errors import SourceError
 from fer_features.faces import arrays, csv_file, parquet
 from fer_features.faces.bad_rows import BadRows, RowError, in_words, one_or_many, shown
 from fer_features.faces.dataset import SIDE, FaceDataset, ImageForm, form_name
-from fer_features.faces.emotions import EMOTIONS, NONE, AmbiguousNumbersError, Wording
+from fer_features.faces.emotions import EMOTIONS, NONE, Wording, whole_number
 from fer_features.faces.folder import Place, list_images, place_images, shown_name
 from fer_features.faces.image import content, read_images
 from fer_features.faces.pixels import PixelBuffer, take
-from fer_features.faces.table import BAD, Columns, emotions, groups, usages
+from fer_features.faces.table import BAD, Columns, Table, emotions, groups, usages
 
 Progress = Callable[[int, int], None]
 
@@ -115,7 +116,7 @@ def read_faces(
             _file_form(path, name, size, color)
             if group_by is not None:
                 raise SourceError(
-                    f"{name}: --group-by {group_by!r} for rows without paths, expected a folder of "
+                    f"{name}: group_by={group_by!r} for rows without paths, expected a folder of "
                     "images. Give the file a column 'group' instead."
                 )
             with ThreadPoolExecutor(1) as beside:
@@ -158,13 +159,21 @@ def reading_bar(progress: bool | Progress) -> Iterator[Progress | None]:
     if not progress:
         yield None
         return
-    with tqdm(desc="Reading", unit="", unit_scale=True, delay=1, leave=False) as bar:
+    started, bar = time.monotonic(), None
 
-        def show(done: int, total: int) -> None:
-            bar.total = total
+    def show(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None and time.monotonic() - started > 1:
+            bar = tqdm(desc="Reading", total=total, initial=done, unit="", unit_scale=True,
+                       leave=False)  # fmt: skip
+        if bar is not None:
             bar.update(done - bar.n)
 
+    try:
         yield show
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 def source_sha256(source: str | os.PathLike[str]) -> str:
@@ -300,8 +309,8 @@ def _file_form(path: Path, name: str, size: int, color: bool) -> ImageForm:
     if suffix in parquet.SUFFIXES:
         return parquet.parquet_form(path, name, size, color)
     form = arrays.arrays_form(path, name) if suffix in arrays.SUFFIXES else (SIDE, SIDE, 1)
-    asked = [f"--image-size {size}"] * (size not in (SIDE, *form[:2]))
-    asked += ["--color"] * (color and form[2] == 1)
+    asked = [f"image_size={size}"] * (size not in (SIDE, *form[:2]))
+    asked += ["color=True"] * (color and form[2] == 1)
     if asked:
         what = "a CSV file" if suffix in csv_file.SUFFIXES else "a file of arrays"
         raise SourceError(
@@ -328,7 +337,8 @@ def _read_table(
     else:
         table = csv_file.read_csv(path, asked.name, bad, show, announce)
     emotion, words = emotions(table, asked.name, asked.wording, bad, asked.skip_bad)
-    usage = usages(table, bad)
+    _say_if_from_one(table, asked)
+    usage = usages(table, emotion, bad)
     good = np.flatnonzero((emotion != BAD) & (usage != BAD))
     skipped = bad.close(len(good), asked.skip_bad)
     _say_left_out(bad, set(emotion[good].tolist()), words, asked)
@@ -341,7 +351,7 @@ def _read_table(
         pixels=table.pixels if all_of_them else take(table.pixels, chosen, asked.name),
         emotion=emotion[chosen],
         usage=usage[chosen],
-        group=groups(table, chosen),
+        group=groups(table, chosen, asked.name),
         source=table.number[chosen].astype(np.str_),
         sha256=sha256.result(),
         limit=asked.limit,
@@ -361,8 +371,6 @@ def _say_left_out(bad: BadRows, there: set[int], words: Mapping[str, int], asked
     """Say each kind of bad row, and of which emotions nothing is left."""
     for line in bad.left_out():
         tell(line, asked.says)
-    with suppress(AmbiguousNumbersError):  # a damaged row may say anything
-        words = {**asked.wording.read(bad.words, "fer2013"), **words}
     lost = Counter[int]()
     for word, count in bad.words.items():
         emotion = words.get(word, NONE)
@@ -370,10 +378,10 @@ def _say_left_out(bad: BadRows, there: set[int], words: Mapping[str, int], asked
             lost[emotion] += count
     for emotion, count in lost.items():
         log.warning(
-            "%s: nothing of %s is left: all %s bad and left out",
+            "%s: nothing of %s is left: %s bad and left out",
             asked.name,
             EMOTIONS[emotion],
-            f"{count:,} {bad.unit}s were" if count > 1 else f"its one {bad.unit} was",
+            f"all {count:,} {bad.unit}s were" if count > 1 else f"its one {bad.unit} was",
         )
 
 
@@ -412,7 +420,8 @@ def _read_folder(folder: Path, asked: _Asked, show: Progress | None) -> FaceData
                 show(done, len(paths))
     skipped = bad.close(len(good), asked.skip_bad)
     ids = {each: i for i, each in enumerate(EMOTIONS)}
-    _say_left_out(bad, {place.emotion for place in good}, ids, asked)
+    unread = {place.emotion for place in layout.places if place.path not in chosen}
+    _say_left_out(bad, {place.emotion for place in good} | unread, ids, asked)
     _say_margins(not_square, len(good), asked)
     return FaceDataset(
         name=source_name(folder),
@@ -427,6 +436,19 @@ def _read_folder(folder: Path, asked: _Asked, show: Progress | None) -> FaceData
         skipped=skipped,
         left_out={**bad.by_kind, **listing.left_out},
     )
+
+
+def _say_if_from_one(table: Table, asked: _Asked) -> None:
+    """Say that numbers without a 0 are read as FER2013's, though they may count from 1."""
+    words = table.emotion.words if table.emotion is not None else []
+    numbers = {number for word in words if (number := whole_number(word)) is not None}
+    unsaid = asked.wording.labels_as is None and not asked.wording.map
+    if unsaid and len(numbers) > 3 and min(numbers) == 1 and max(numbers) == 6:
+        tell(
+            f"{asked.name}: the emotions are numbers and none is 0: read as FER2013's, "
+            "1 disgust to 6 neutral; if they count from 1, say whose they are with labels_as",
+            asked.says,
+        )
 
 
 def _say_margins(not_square: int, of: int, asked: _Asked) -> None:

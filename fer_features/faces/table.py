@@ -49,6 +49,9 @@ FILE_COLUMNS = (
 )  # fmt: skip
 """Names of the column that says of which image a label is."""
 
+_NUMBERED = re.compile(r"(pixels?|pix|px|p|)([0-9]{1,5})")
+"""The name of one of many columns that hold a pixel each."""
+
 _SPLITS = ("split", "set", "subset", "partition", "fold")
 
 
@@ -163,11 +166,11 @@ def _pixels(plain: list[str], names: Sequence[str], place: str) -> tuple[int, ..
         position = _position(plain, (name,), place)
         if position is not None:
             return (position,)
-    numbered = {}
+    series: dict[str, dict[int, int]] = {}
     for position, name in enumerate(plain):
-        match = re.fullmatch(r"(?:pixels?|pix|px|p)?([0-9]{1,5})", name)
-        if match and int(match[1]) not in numbered:
-            numbered[int(match[1])] = position
+        if match := _NUMBERED.fullmatch(name):
+            series.setdefault(match[1], {}).setdefault(int(match[2]), position)
+    numbered = max(series.values(), key=len, default={})
     if len(numbered) < PIXELS // 4:
         return ()
     start = min(numbered)
@@ -250,7 +253,7 @@ def emotions(
     if column is None:
         return np.full(len(table.number), NONE, np.int8), {}
     try:
-        meant = wording.read(column.words, "fer2013")
+        meant = wording.read({*column.words, *bad.words}, "fer2013")
     except AmbiguousNumbersError as error:
         raise SourceError(f"{name}: {error}.") from None
     ids = np.array([meant.get(word, BAD) for word in column.words], dtype=np.int8)
@@ -275,8 +278,8 @@ def emotions(
         more = f"; and {len(listed) - 20} more" if len(listed) > 20 else ""
         raise SourceError(
             f"{name}: {'; '.join(listed[:20])}{more}; {expected}. Say what each means with "
-            f"--map '{word}=EMOTION' or --map '{word}=none' ('*=none': all others), or pass "
-            "--skip-bad to leave them out."
+            f'map={{"{word}": "EMOTION"}} or map={{"{word}": "none"}} ("*" is every other word), '
+            "or pass skip_bad=True to leave them out."
         )
     return ids[column.codes], meant
 
@@ -285,15 +288,18 @@ def _first_of(rows: npt.NDArray[np.int64], first: str) -> str:
     return first if len(rows) == 1 else f"{first} and {len(rows) - 1:,} more"
 
 
-def usages(table: Table, bad: BadRows) -> npt.NDArray[np.int8]:
-    """Return each row's usage id, :data:`BAD` where its cell is bad."""
+def usages(table: Table, emotion: npt.NDArray[np.int8], bad: BadRows) -> npt.NDArray[np.int8]:
+    """Return each row's usage id, :data:`BAD` where its cell is bad.
+
+    Rows of a bad ``emotion``, int8 (n,), are among the bad ones already.
+    """
     column, number = table.usage, table.number
     if column is None:
         return np.full(len(number), NONE, np.int8)
     ids = np.full(len(column.words), BAD, np.int8)
     for code, word in enumerate(column.words):
         usage = usage_of(word)
-        rows = np.flatnonzero(column.codes == code)
+        rows = np.flatnonzero((column.codes == code) & (emotion != BAD))
         if usage is not None:
             ids[code] = usage
         elif len(rows):
@@ -305,12 +311,29 @@ def usages(table: Table, bad: BadRows) -> npt.NDArray[np.int8]:
             )
             first = f"row {number[rows[0]]}"
             bad.add(_first_of(rows, first), error, rows=len(rows))
+            if table.emotion is not None:
+                said = table.emotion.codes[rows].tolist()
+                bad.words.update(table.emotion.words[each] for each in said)
     return ids[column.codes]
 
 
-def groups(table: Table, chosen: npt.NDArray[np.int64]) -> npt.NDArray[np.str_]:
+def groups(table: Table, chosen: npt.NDArray[np.int64], name: str) -> npt.NDArray[np.str_]:
     """Return the groups of the chosen rows, str (k,); empty where there is none."""
     column = table.group
     if column is None:
         return np.full(len(chosen), "")
+    for word in column.words:
+        if "\0" in word or not _is_utf8(word):
+            raise SourceError(
+                f"{name}: group '{shown(word)}', which holds a NUL character or no UTF-8, expected "
+                "text that a store can keep. Name it otherwise."
+            )
     return np.array(column.words, dtype=np.str_)[column.codes[chosen]]
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -690,7 +690,7 @@ def test_tables_that_are_not_faces_are_refused(tmp_path: Path, columns: Any, exp
 def test_text_has_no_other_form(tmp_path: Path) -> None:
     path = parquet(tmp_path, pixels=TEXTS)
     message = error_of(path, size=64, color=True)
-    assert "expected encoded images for --image-size 64 and --color. Leave them out" in message
+    assert "expected encoded images for image_size=64 and color=True. Leave them out" in message
     with pytest.raises(SourceError, match="Leave it out"):
         parquet_form(path, path.name, 64, False)
 

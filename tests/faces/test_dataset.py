@@ -45,7 +45,72 @@ def test_arrays_have_no_file_and_no_groups_unless_told():
     faces = dataset()
     assert faces.sha256 is None
     assert faces.group.tolist() == ["", "", ""]
-    assert (faces.limit, faces.skipped) == (None, 0)
+    assert (faces.limit, faces.skipped, faces.left_out) == (None, 0, {})
+
+
+ACCOUNTS: dict[str, tuple[list[int], list[int], dict[str, int], list[str]]] = {
+    "all there are, and what is not here": (
+        [0, 3, 3, 6],
+        [0, 0, 1, 2],
+        {"damaged images": 1200, "hidden files and folders": 1},
+        [
+            "4 rows by emotion: anger 1, disgust 0, fear 0, happiness 2, sadness 0, surprise 0, "
+            "neutral 1",
+            "4 rows by usage: Training 2, PublicTest 1, PrivateTest 1",
+            "left out 1,200: damaged images",
+            "left out 1: hidden files and folders",
+        ],
+    ),
+    "contempt where there is any": (
+        [7],
+        [-1],
+        {},
+        [
+            "1 row by emotion: anger 0, disgust 0, fear 0, happiness 0, sadness 0, surprise 0, "
+            "neutral 0, contempt 1",
+            "1 row by usage: none 1",
+        ],
+    ),
+    "some without": (
+        [-1, 4],
+        [-1, 2],
+        {},
+        [
+            "2 rows by emotion: anger 0, disgust 0, fear 0, happiness 0, sadness 1, surprise 0, "
+            "neutral 0, none 1",
+            "2 rows by usage: Training 0, PublicTest 0, PrivateTest 1, none 1",
+        ],
+    ),
+    "nothing said": (
+        [-1] * 2,
+        [-1] * 2,
+        {},
+        ["2 rows by emotion: none 2", "2 rows by usage: none 2"],
+    ),
+    "no rows": ([], [], {}, ["0 rows by emotion: none 0", "0 rows by usage: none 0"]),
+    "many": (
+        [3] * 1234,
+        [0] * 1234,
+        {},
+        [
+            "1,234 rows by emotion: anger 0, disgust 0, fear 0, happiness 1,234, sadness 0, "
+            "surprise 0, neutral 0",
+            "1,234 rows by usage: Training 1,234, PublicTest 0, PrivateTest 0",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ACCOUNTS)
+def test_a_dataset_gives_an_account_of_itself_a_line_each(case):
+    emotion, usage, left_out, lines = ACCOUNTS[case]
+    faces = dataset(
+        np.zeros((len(emotion), 2, 2), np.uint8),
+        emotion=np.array(emotion, dtype=np.int8),
+        usage=np.array(usage, dtype=np.int8),
+        left_out=left_out,
+    )
+    assert faces.account() == [f"mine: {line}" for line in lines]
 
 
 @pytest.mark.parametrize(("pixels", "start"), [(GREY, b"6,5,1"), (COLOUR, b"6,5,3")])
@@ -152,7 +217,9 @@ def test_the_content_hash_changes_with_every_part_of_a_row(field):
 
 def test_the_content_hash_does_not_change_with_what_a_caller_says_beside_the_rows():
     faces = dataset()
-    other = replace(faces, name="b", kind="csv", sha256="ab" * 32, limit=3, skipped=1)
+    other = replace(
+        faces, name="b", kind="csv", sha256="ab" * 32, limit=3, skipped=1, left_out={"bad": 1}
+    )
     assert other.content_sha256 == faces.content_sha256
 
 

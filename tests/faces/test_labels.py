@@ -244,7 +244,10 @@ def test_the_whole_path_goes_before_its_last_part(tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "web page": ("<!DOCTYPE html>\n<html>", "a web page, not the file itself, .*Download the file again"),
+    "web page": (
+        "<!DOCTYPE html>\n<html>",
+        "a web page, not the file itself, .*Download the file again",
+    ),
     "LFS pointer": ("version https://git-lfs.github.com/spec/v1\noid", "Git LFS pointer.*lfs pull"),
     "empty": ("", "an empty file, expected .*Get the file again"),
     "blank": ("\ufeff \n \n", "an empty file"),

@@ -11,12 +11,14 @@ import tracemalloc
 import zipfile
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 from joblib import cpu_count
 from PIL import Image, ImageDraw
 
 from fer_features.errors import SourceError
+from fer_features.faces import image as image_module
 from fer_features.faces.bad_rows import RowError
 from fer_features.faces.emotions import NONE
 from fer_features.faces.image import decode_image
@@ -275,8 +277,9 @@ def test_a_tree_by_usage_and_emotion_reads_in_the_order_of_its_paths(tmp_path):
         ("happy/a.png", NONE),
         ("happy/Training_3908.png", 0),
         ("happy/PublicTest_1.png", 1),
-        ("test/happy/PublicTest_1.png", 1),
-        ("test/happy/privatetest_1.png", 2),
+        ("test/happy/PublicTest_1.png", 2),
+        ("val/happy/privatetest_1.png", 1),
+        ("happy/privatetest_1.png", 2),
         ("TRAIN/happy/a.png", 0),
         ("training/happy/a.png", 0),
         ("val/happy/a.png", 1),
@@ -284,11 +287,13 @@ def test_a_tree_by_usage_and_emotion_reads_in_the_order_of_its_paths(tmp_path):
         ("PublicTest/happy/a.png", 1),
         ("testing/happy/a.png", 2),
         ("PrivateTest/happy/a.png", 2),
-        ("happy/train/a.png", NONE),
+        ("happy/train/a.png", 0),
+        ("happy/train/PrivateTest_3.png", 0),
+        ("archive/happy/deep/TEST/a.png", 2),
         ("happy/Trainings_1.png", NONE),
     ],
 )
-def test_usage_comes_from_the_file_name_before_the_folder(tmp_path, name, usage):
+def test_usage_comes_from_the_folder_before_the_file_name(tmp_path, name, usage):
     save(tmp_path / name, PIXELS[0])
     faces = read_faces(tmp_path)
     assert faces.usage.tolist() == [usage]
@@ -398,8 +403,8 @@ def test_images_come_in_the_order_of_their_paths_however_long_each_takes(tmp_pat
     assert faces.sha256 == source_sha256(tmp_path)
 
 
-def test_each_file_is_read_once_and_few_ahead_of_what_is_done(tmp_path, monkeypatch):
-    for i in range(60):
+def test_each_file_is_read_once_and_a_block_ahead_of_what_is_done(tmp_path, monkeypatch):
+    for i in range(200):
         save(tmp_path / "happy" / f"{i}.png", PIXELS[i % 6])
     read: list[Path] = []
     plainly = Path.read_bytes
@@ -411,8 +416,38 @@ def test_each_file_is_read_once_and_few_ahead_of_what_is_done(tmp_path, monkeypa
     monkeypatch.setattr(Path, "read_bytes", noted)
     ahead: list[int] = []
     read_faces(tmp_path, limit=40, progress=lambda done, total: ahead.append(len(read) - done))
-    assert len(read) == len(set(read)) == 60
-    assert max(ahead) < 2 * cpu_count()
+    assert len(read) == len(set(read)) == 200
+    assert max(ahead) < 64
+
+
+@pytest.mark.parametrize("limit", [None, 70])
+def test_processes_read_what_one_process_reads(tmp_path, monkeypatch, limit):
+    for i in range(150):
+        save(tmp_path / ("happy" if i % 3 else "sad") / f"{i}.png", PIXELS[i % 6])
+    for name in ("happy/100.png", "sad/99.png"):
+        (tmp_path / name).write_bytes(b"damaged")
+    (tmp_path / "happy" / "97.png").write_bytes(b"")
+    alone = read_faces(tmp_path, skip_bad=True, limit=limit)
+    with pytest.raises(SourceError) as said_alone:
+        read_faces(tmp_path)
+    started: list[object] = []
+    monkeypatch.setattr(image_module, "_LONG", -1)  # as though the rest would take long
+    plainly = joblib.Parallel.__call__
+    monkeypatch.setattr(
+        joblib.Parallel, "__call__", lambda *given: started.append(given) or plainly(*given)
+    )
+    calls: list[tuple[int, int]] = []
+    together = read_faces(
+        tmp_path, skip_bad=True, limit=limit, progress=lambda *call: calls.append(call)
+    )
+    with pytest.raises(SourceError) as said_together:
+        read_faces(tmp_path)
+    assert len(started) == (2 if cpu_count() > 1 else 0)
+    assert together.content_sha256 == alone.content_sha256
+    assert together.sha256 == alone.sha256 == source_sha256(tmp_path)
+    assert together.left_out == alone.left_out
+    assert calls == [(done, 150) for done in range(1, 151)]
+    assert str(said_together.value) == str(said_alone.value)
 
 
 @pytest.mark.parametrize(
@@ -433,7 +468,8 @@ def test_it_is_said_once_how_many_images_lost_their_margins(tmp_path, caplog, si
     (tmp_path / "photos" / "happy" / "bad.png").write_bytes(b"")
     with caplog.at_level(logging.INFO, "fer_features"):
         read_faces(tmp_path / "photos", skip_bad=True)
-    assert caplog.messages == [f"{tmp_path}/photos: {line}" for line in said]
+    left_out = "left out 1 file: happy/bad.png: an empty file, expected an image"
+    assert caplog.messages == [f"{tmp_path}/photos: {line}" for line in (left_out, *said)]
 
 
 # Images
