@@ -217,11 +217,11 @@ class AmbiguousNumbersError(Exception):
             called, order = ORDERS[name]
             said = ", ".join(f"{n} {_name(order.get(n))}" for n in sorted(numbers))
             readings.append(f"as {called}'s {said}")
-        named = " or ".join(f'"{name}"' for name in likely)
+        named = " or ".join(f'labels_as="{name}"' for name in likely)
         many = "s" * (len(numbers) > 1)
         super().__init__(
             f"the number{many} {_range(numbers)} for emotions, which can be read: "
-            f"{'; '.join(readings)}. Say whose they are with labels_as={named}, or what each "
+            f"{'; '.join(readings)}. Say whose they are with {named}, or what each "
             f'means with map={{"{max(numbers)}": "EMOTION"}}'
         )
 

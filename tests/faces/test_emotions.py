@@ -207,8 +207,8 @@ def test_numbers_without_an_owner_are_refused():
 def test_numbers_beyond_fer2013s_are_refused_with_those_who_may_own_them(numbers, named):
     with pytest.raises(AmbiguousNumbersError) as raised:
         Wording().read(map(str, numbers), "fer2013")
-    orders = " or ".join(f'"{name}"' for name in named)
-    assert f"Say whose they are with labels_as={orders}, or" in str(raised.value)
+    orders = " or ".join(f'labels_as="{name}"' for name in named)
+    assert f"Say whose they are with {orders}, or" in str(raised.value)
     assert str(raised.value).endswith(f'means with map={{"{max(numbers)}": "EMOTION"}}')
 
 
@@ -221,7 +221,8 @@ def test_the_readings_are_shown_number_by_number():
         "as FER+'s 0 neutral, 1 happiness, 7 contempt; "
         "as AffectNet's 0 neutral, 1 happiness, 7 contempt; "
         "as CK+'s 0 neutral, 1 anger, 7 surprise. "
-        'Say whose they are with labels_as="ferplus" or "affectnet" or "ckplus", or what each '
+        'Say whose they are with labels_as="ferplus" or labels_as="affectnet" or '
+        'labels_as="ckplus", or what each '
         'means with map={"7": "EMOTION"}'
     )
 
