@@ -144,6 +144,7 @@ def test_a_remedy_is_left_alone_by_a_command_that_has_no_such_option() -> None:
 
 def test_the_last_equals_sign_divides_a_word_from_its_emotion() -> None:
     assert parse_map(["a=b=fear", "7=contempt"]) == {"a=b": "fear", "7": "contempt"}
-    for texts in (["fear"], ["=fear"], ["a="], ["a=fear", "a=anger"]):
+    assert parse_map(["=none"]) == {"": "none"}  # a blank cell
+    for texts in (["fear"], ["a="], ["a=fear", "a=anger"]):
         with pytest.raises(click.UsageError, match="--map"):
             parse_map(texts)
