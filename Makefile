@@ -62,10 +62,11 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 # FER2013_CSV=path/to/fer2013.csv measures on real faces, else on drawn ones. Takes three quarters
-# of an hour on two cores that do nothing else.
+# of an hour on two cores that do nothing else, a third of it the simulation.
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/extraction.py $(FER2013_CSV)
 	$(BIN)/python benchmarks/heads.py $(FER2013_CSV)
+	$(BIN)/python benchmarks/calibration.py
 
 clean:
 	rm -rf $(VENV) $(DEMO)

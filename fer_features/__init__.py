@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from fer_features.errors import FerFeaturesError
     from fer_features.experiment.comparison import compare
     from fer_features.experiment.comparison_folder import load_results
-    from fer_features.experiment.evaluation import Result, evaluate
     from fer_features.experiment.heads import DenseHead, LogisticHead, load_head
+    from fer_features.experiment.result import Result, evaluate
     from fer_features.experiment.task import Task
     from fer_features.faces.dataset import FaceDataset
     from fer_features.faces.reading import read_faces
@@ -28,11 +28,11 @@ _HOMES = {
     "FaceDataset": "faces.dataset",
     "FerFeaturesError": "errors",
     "LogisticHead": "experiment.heads",
-    "Result": "experiment.evaluation",
+    "Result": "experiment.result",
     "Store": "embedding.store",
     "Task": "experiment.task",
     "compare": "experiment.comparison",
-    "evaluate": "experiment.evaluation",
+    "evaluate": "experiment.result",
     "extract": "embedding.extraction",
     "load_head": "experiment.heads",
     "load_results": "experiment.comparison_folder",

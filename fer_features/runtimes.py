@@ -1,13 +1,17 @@
 """TensorFlow, Keras and OpenVINO: imported where first needed, quiet, and in plain float32.
 
-Importing TensorFlow takes seconds, so nothing imports it at module level.
+Importing TensorFlow takes seconds, so nothing imports it at module level. And the linear algebra
+below NumPy and SciPy, where a thread more would change the last bits.
 """
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from threadpoolctl import threadpool_limits
 
 from fer_features.errors import OptionError
 
@@ -92,6 +96,31 @@ def import_openvino() -> Any:
     import openvino
 
     return openvino
+
+
+_blas_lock = threading.Lock()
+_blas_limits: list[Any] = []
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Run NumPy's and SciPy's linear algebra on one thread.
+
+    Products are summed in another order on two, and differ in their last bits. The limit holds
+    for the process, until the last of those who asked for it, in any thread, is done.
+    """
+    with _blas_lock:
+        held = threadpool_limits(limits=1, user_api="blas") if not _blas_limits else None
+        _blas_limits.append(held)
+    try:
+        yield
+    finally:
+        with _blas_lock:
+            # The first entry knows the threads there were: it is the last to go.
+            if len(_blas_limits) > 1:
+                _blas_limits.pop()
+            else:
+                _blas_limits.pop().restore_original_limits()
 
 
 @contextmanager

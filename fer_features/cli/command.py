@@ -26,8 +26,8 @@ class _Terminated(BaseException):
 class Command(click.Command):
     """A command whose every failure is one line and an exit status, without a traceback.
 
-    Status 2: bad input. 130: Ctrl-C. 143: SIGTERM. 1: a fault of this package. ``--debug`` shows
-    tracebacks.
+    Status 2: bad input, or a system that refuses. 130: Ctrl-C. 143: SIGTERM. 1: a fault of this
+    package. ``--debug`` shows tracebacks.
     """
 
     stopped = "What is finished is kept; the same call goes on with it."
@@ -51,6 +51,12 @@ class Command(click.Command):
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             status = 1
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            reason = f"{place}{error.strerror or _one_line(str(error))}"
+            status = _fail(f"{reason}. The system refuses it: mend that and call again.", 2, debug)
+        except MemoryError:
+            status = _fail("not enough memory. Free some, or take less at a time.", 2, debug)
         except Exception as error:
             said = _one_line(f"{type(error).__name__}: {error}").rstrip(".")
             fault = "This is a fault of fer-features: call again with --debug and report it."
@@ -134,7 +140,8 @@ def show_notices(results: Any) -> None:
     from fer_features.report.words import notices
 
     given = results if isinstance(results, list) else [results]
-    for notice in notices([r for r in given if "test" in r.scores], sections(given)):
+    tested = [result for result in given if "test" in result.scores]
+    for notice in notices(tested or given, sections(given)):
         logging.getLogger("fer_features").info(notice)
 
 

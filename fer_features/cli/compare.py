@@ -1,5 +1,6 @@
 """``fer-compare``: several heads, settings and seeds, one report."""
 
+import logging
 import shlex
 import sys
 from pathlib import Path
@@ -18,19 +19,25 @@ from fer_features.cli.command import (
     show_notices,
     task_options,
 )
-from fer_features.cli.grid import parse_grid
+from fer_features.cli.heads import make_heads, parse_grid
 
 EPILOG = """\b
 Examples:
   fer-compare                                  both heads, three seeds, the one store in cache/
   fer-compare cache/mine.h5 --seeds 10 --workers 2 -o runs/ten
   fer-compare --grid dense.l2=1e-4,1e-3 --grid dense.hidden=128x64,256 --heads dense
+  fer-compare --heads dense,sklearn.neighbors.KNeighborsClassifier \\
+              --grid KNeighborsClassifier.n_neighbors=5,15,50
+  fer-compare --grid dense.class_weight=none,balanced --select balanced_accuracy
   fer-compare --sizes 500,1000,2000,5000       does more data help?
   fer-compare --all-emotions --split usage --labels fer2013new.csv       FER+'s eight emotions
-  fer-compare runs/0001-dense runs/0002-logistic     one report on runs that exist
+  fer-compare runs/0001-dense runs/0002-logistic     score their test images, and report
 
 Stopped, the same call with the same -o goes on where it stopped.
 """
+
+
+log = logging.getLogger("fer_features")
 
 
 class _Sizes(click.ParamType):
@@ -60,7 +67,8 @@ class _Sizes(click.ParamType):
     default="dense,logistic",
     show_default=True,
     metavar="NAME,NAME",
-    help="Which heads to fit.",
+    help="Which heads to fit: dense, logistic, or any scikit-learn classifier that says "
+    "probabilities, such as sklearn.ensemble.RandomForestClassifier, by its class name then.",
 )
 @click.option(
     "--seeds",
@@ -75,8 +83,16 @@ class _Sizes(click.ParamType):
     multiple=True,
     metavar="HEAD.PARAMETER=VALUE[,VALUE]",
     help="Values of a parameter to try, for each parameter one --grid; all combinations are "
-    "fitted, and validation log loss selects. Layers are joined by x: dense.hidden=128x64,256. "
-    "logistic.C takes auto too; class_weight takes none and balanced.",
+    "fitted, and --select chooses on validation. Layers are joined by x: "
+    "dense.hidden=128x64,256. logistic.C takes auto too; class_weight takes none and balanced.",
+)
+@click.option(
+    "--select",
+    default="log_loss",
+    show_default=True,
+    metavar="SCORE",
+    help="The validation score that selects a setting of each head: log_loss, accuracy, "
+    "balanced_accuracy, precision, recall, f1, roc_auc, average_precision, brier or ece.",
 )
 @click.option(
     "--sizes",
@@ -116,6 +132,7 @@ def main(
     heads: str,
     seeds: int,
     grid: tuple[str, ...],
+    select: str,
     sizes: tuple[int, ...],
     workers: int,
     faces: Path | None,
@@ -125,24 +142,28 @@ def main(
 ) -> int:
     """Fit heads under several settings and seeds on one task, and write a report.
 
-    STORE is what fer-extract wrote; it may be left out while cache/ holds one store. Given the
-    folders of runs or comparisons that exist, report on those; that needs no TensorFlow.
+    STORE is what fer-extract wrote; it may be left out while cache/ holds one store. Validation
+    selects a setting of each head, and that alone is scored on the test images. Given the folders
+    of runs or comparisons that exist, score the test images of runs that lack it, from the store
+    that each names, and report on all.
     """
     show_messages(quiet)
+    from fer_features.experiment.comparison_folder import Results
     from fer_features.experiment.run_folder import check_free, next_folder
 
     if len(paths) > 1 or (paths and paths[0].is_dir()):
         _refuse_options_of_fits()
-        from fer_features.experiment.comparison_folder import load_results
-
-        results = [result for path in paths for result in load_results(path)]
         folder = output or next_folder("compare")
         check_free(folder)
         shown = _faces(faces)
+        results = _read(paths)
     else:
+        from fer_features.experiment.scores import SCORES
+
         task = make_task(**options)
-        chosen = _heads(heads)
+        chosen = make_heads(heads)
         tried = parse_grid(grid, chosen)
+        Name(SCORES).convert(select, _option("select"), click.get_current_context())
         from fer_features.embedding.store import find_store
         from fer_features.experiment.comparison import compare
 
@@ -156,21 +177,62 @@ def main(
             grid=tried,
             seeds=range(seeds),
             sizes=sizes,
+            select=select,
             out=folder,
             workers=workers,
             progress=not quiet,
         )
+    assert isinstance(results, Results)
     from fer_features.report.page import write_report
     from fer_features.report.summary import sections
     from fer_features.report.words import answer
 
+    parts = sections(results)  # held: the notices and the report read the same ones
     show_notices(results)
+    for notice in results.notices():
+        log.info(notice.replace("select=", "--select "))
     command = shlex.join(["fer-compare", *sys.argv[1:]])
     report = write_report(results, folder, faces=shown, command=command)
-    for part in sections(results):
+    click.echo(_table(results))
+    for part in parts:
         click.echo(answer(part))
     click.echo(f"Report: {report}")
     return 0
+
+
+def _read(paths: tuple[Path, ...]) -> Any:
+    """Read runs and comparisons, and score the test images of runs that lack it.
+
+    Of a comparison they are scored for what it selected, and only for that.
+    """
+    from fer_features.experiment.comparison_folder import Results, is_comparison, load_results
+    from fer_features.experiment.result import score_test
+
+    found: list[Any] = []
+    selects = set()
+    for path in paths:
+        read = load_results(path)
+        selects |= {read.select} - {None}
+        if not is_comparison(path) and "test" not in read[0].scores:
+            log.info("%s: its test images are scored now, and kept with the run.", path)
+            read[:] = [score_test(read[0])]
+        found += [*read, *read.failed]
+    return Results(found, select=selects.pop() if len(selects) == 1 else None)
+
+
+def _table(results: Any) -> str:
+    """Lay out the settings that were tried: validation and test, means over the fits."""
+    frame = results.settings()
+    frame["selected"] = ["*" if chosen else "" for chosen in frame["selected"]]
+    for name in ("setting", "failed", "selected"):
+        if not frame[name].any():
+            frame = frame.drop(columns=name)
+    text: str = frame.to_string(index=False, na_rep="-", float_format="{:.4f}".format)
+    return text
+
+
+def _option(name: str) -> click.Parameter:
+    return next(each for each in main.params if each.name == name)
 
 
 def _refuse_options_of_fits() -> None:
@@ -193,16 +255,6 @@ def _faces(source: Path | None) -> Any:
 
     # A store may have left bad rows out; matched by digest, none is needed here either.
     return read_faces(source, skip_bad=True)
-
-
-def _heads(names: str) -> dict[str, Any]:
-    from fer_features.experiment.heads import HEADS
-
-    parse = Name(tuple(HEADS))
-    try:
-        return {name: HEADS[parse(name)]() for name in names.split(",")}
-    except click.BadParameter as error:
-        raise click.UsageError(f"--heads: {error.message}") from None
 
 
 if __name__ == "__main__":

@@ -1,57 +1,114 @@
 """Heads x settings x seeds on one task: fitted, selected on validation, scored on test once."""
 
 import hashlib
-import os
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
 from joblib import Parallel, delayed, parallel_config
-from sklearn.utils.validation import has_fit_parameter
-from tqdm import tqdm
+from sklearn.base import clone
+from sklearn.model_selection import ParameterGrid
+from tqdm.auto import tqdm
 
-from fer_features.experiment.comparison_folder import claimed, settle, write_summary
-from fer_features.experiment.evaluation import Result, evaluate
-from fer_features.experiment.fit_plan import Fit, Grid, at_size, checked_sizes, part_of, plan
-from fer_features.experiment.heads import Head, load_head
-from fer_features.experiment.task import Data
+from fer_features.errors import OptionError, RunError
+from fer_features.experiment import fitting
+from fer_features.experiment.comparison_folder import (
+    Failure,
+    Results,
+    claimed,
+    settle,
+    settled_failures,
+    write_summary,
+)
+from fer_features.experiment.heads import Head
+from fer_features.experiment.result import Result, evaluate, with_test
+from fer_features.experiment.run_folder import plain, safe_name
+from fer_features.experiment.scores import SCORES, SMALLER_IS_BETTER
+from fer_features.experiment.task import Data, nested_order, part_of, rows_sha256
+from fer_features.faces.emotions import did_you_mean
+
+Grid = Mapping[str, Mapping[str, Sequence[Any]]]
+"""For a head's name, its parameters and the values to try."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """One head with one setting and one seed, and where its result is kept.
+
+    Parameters
+    ----------
+    label : str
+        The head's name in the comparison.
+    head : classifier
+        Unfitted, with the setting and the seed.
+    params : dict
+        The head's parameters but for the seed, in JSON's types: what is selected among.
+    seed : int, optional
+        The seed of the training, None of a head that has none.
+    folder : Path, optional
+        Its run folder.
+    size : int, optional
+        Training images it is fitted to, None for all of them.
+    """
+
+    label: str
+    head: Any
+    params: dict[str, Any]
+    seed: int | None
+    folder: Path | None = None
+    size: int | None = None
+
+    @property
+    def setting(self) -> str:
+        """The parameters as text that equal settings share."""
+        return json.dumps(self.params, sort_keys=True)
+
+    def failed(self, reason: str) -> Failure:
+        return Failure(self.label, self.params, self.seed, self.size, reason, self.folder)
 
 
 def compare(
-    data: Data,
+    data: Data | Sequence[Data],
     heads: Mapping[str, Any],
     *,
     grid: Grid | None = None,
     seeds: Iterable[int] = range(3),
     sizes: Iterable[int] = (),
+    select: str = "log_loss",
     out: str | Path | None = None,
     workers: int = 1,
     progress: bool = False,
-) -> list[Result]:
-    """Fit heads under several settings and seeds, select on validation, score on test.
+) -> Results:
+    """Fit heads under several settings and seeds, select on validation, score that on test.
 
     Parameters
     ----------
-    data : Data
+    data : Data or list with one
         One task's rows; every fit is validated and tested on the same ones.
     heads : mapping of str to classifier
         Unfitted heads, or other scikit-learn classifiers, by the names they have in the report.
-        What takes ``validation`` in ``fit`` is given the validation rows; seeds go to ``seed``
-        or ``random_state``.
+        What takes ``X_val`` and ``y_val`` in ``fit`` is given the validation rows, also as a
+        pipeline's last step. A seed goes to every ``random_state`` and ``seed`` in them.
     grid : mapping of str to mapping of str to sequence, optional
         For a head's name, its parameters and the values to try, all combinations of them.
     seeds : iterable of int
-        Seeds of training. A head without randomness is fitted with the first alone.
+        Seeds of training. A head that draws nothing is fitted with the first alone.
     sizes : iterable of int
         Numbers of training images, for the curve of what more of them bring: each head's
         selected setting is fitted to nested parts of the training set and scored on validation.
+    select : str
+        The score (:data:`~fer_features.experiment.scores.SCORES`) whose mean over the seeds, on
+        validation, selects a setting of each head.
     out : path-like, optional
         A folder for the results: ``fits/HEAD-HASH-SEED/``, ``results.json`` and
         ``results.csv``. Fits that it already holds of this comparison are not done again. While
-        none is selected yet, settings, seeds and sizes may still be changed.
+        nothing is selected yet, settings, seeds, sizes and the score may still be changed.
     workers : int
         Fits at a time. More than one run in processes of one thread each, with the same results
         to the bit.
@@ -60,126 +117,254 @@ def compare(
 
     Returns
     -------
-    list of Result
-        In the order of ``heads``, settings and seeds, then of sizes. Of each head the setting
-        with the least mean validation log loss has scores on the test rows, nothing else has.
+    Results
+        A list of Result in the order of ``heads``, settings and seeds, then of sizes. Of each head
+        the selected setting has scores on the test rows, nothing else has. A fit that did not come
+        to an end is not among them but in ``failed``, and its setting is not selected.
 
     Raises
     ------
     OptionError
-        When there are no heads or seeds, a grid names an unknown head or parameter, a fit refuses
-        its parameters, or a size is not to be had.
+        When there are no heads or seeds, a grid names an unknown head or parameter, a head
+        refuses its parameters or has no ``predict_proba``, a size is not to be had, the score is
+        unknown; or when every setting failed.
     RunError
-        When ``out`` holds another comparison, is in use, or cannot be written.
+        When ``out`` holds another comparison, is in use, or cannot be written; or a worker died.
     """
+    data = _only(data)
     folder = None if out is None else Path(out)
+    if select not in SCORES:
+        raise OptionError(
+            f"select: {select!r}, expected one of {', '.join(SCORES)}"
+            f"{did_you_mean(str(select), SCORES)}."
+        )
     fits = plan(heads, grid or {}, seeds, folder)
     ordered = checked_sizes(sizes, data)
-    experiment = _experiment(data, fits, ordered)
+    experiment = _experiment(data, fits, ordered, select)
     with nullcontext() if folder is None else claimed(folder, experiment):
+        failed = {} if folder is None else settled_failures(folder)
         total = len(fits) + len(ordered) * sum(_of_first_setting(fits, each) for each in heads)
         with tqdm(total=total, desc="Fitting", unit="fit", disable=not progress) as bar:
-            results = _fit_all(fits, data, workers, bar)
-            selected = _select(fits, results)
-            chosen = [fit for fit in fits if selected[fit.label] == fit.setting]
-            smaller = [at_size(fit, size, folder) for fit in chosen for size in ordered]
-            sized = _fit_all(smaller, data, workers, bar)
+            done = _fit_all(fits, data, select, workers, bar, failed)
+            selected = _selected(fits, done, select)
+            chosen = [fit for fit in fits if selected.get(fit.label) == fit.setting]
+            smaller = [_at_size(fit, size, folder) for fit in chosen for size in ordered]
+            sized = _fit_all(smaller, data, select, workers, bar, failed)
         if folder is not None:
-            settle(folder, experiment, selected)
+            failures = [each for each in [*done, *sized] if isinstance(each, Failure)]
+            settle(folder, experiment, selected, failures)
         for index, fit in enumerate(fits):
-            if fit in chosen and "test" not in results[index].scores:
-                results[index] = _score_on_test(fit, results[index], data)
+            if fit in chosen:
+                done[index] = _select_and_test(fit, done[index], data)
+        found = Results([*done, *sized], select=select)
         if folder is not None:
-            done = zip([*fits, *smaller], [*results, *sized], strict=True)
-            write_summary(folder, experiment, selected, list(done))
-    return [*results, *sized]
+            write_summary(folder, experiment, selected, [*done, *sized], found)
+    return found
 
 
-def _fit_all(fits: Sequence[Fit], data: Data, workers: int, bar: Any) -> list[Result]:
-    """Return the results of fits in their order; those that are there already are read."""
-    results: dict[int, Result] = {}
+def plan(
+    heads: Mapping[str, Any], grid: Grid, seeds: Iterable[int], folder: Path | None
+) -> list[Fit]:
+    """List the fits that are selected among: heads x settings x seeds.
+
+    Raises
+    ------
+    OptionError
+        When there are no heads or seeds, a grid names an unknown head or parameter, or no
+        values, or a head refuses a value or cannot be scored.
+    """
+    chosen = list(dict.fromkeys(seeds))
+    if not chosen:
+        raise OptionError("seeds: none, expected at least one.")
+    if not heads:
+        raise OptionError("heads: none, expected at least one.")
+    for label, values in grid.items():
+        if label not in heads:
+            raise OptionError(f"grid: unknown head {_but(label, list(heads))}")
+        _check_values(label, heads[label], values)
+    fits: dict[tuple[str, str, Any], Fit] = {}
+    for label, head in heads.items():
+        if isinstance(head, type) or not hasattr(head, "get_params"):
+            fitting.check_classifier(head, label)
+        for values in ParameterGrid({k: list(v) for k, v in grid.get(label, {}).items()}):
+            configured = clone(head).set_params(**values)
+            fitting.check_classifier(configured, label)
+            for seed in chosen if fitting.is_random(configured) else chosen[:1]:
+                one = fitting.seeded(configured, seed)
+                params, own = fitting.setting(one)
+                fit = Fit(label, one, plain(params), own)
+                fits.setdefault((label, fit.setting, seed), _placed(fit, folder, seed))
+    return list(fits.values())
+
+
+def checked_sizes(sizes: Iterable[int], data: Data) -> list[int]:
+    """Return the sizes of a size curve in ascending order, each once.
+
+    All training images are no part: every comparison fits to those.
+
+    Raises
+    ------
+    OptionError
+        When one leaves a class without training images, or asks for more than there are.
+    """
+    ordered = sorted(set(sizes))
+    order = nested_order(data.train.y, data.task.split_seed)
+    for size in ordered:
+        if not 0 < size <= len(order):
+            raise OptionError(f"sizes: {size}, expected 1 to {len(order):,} training images.")
+        lacking = set(data.classes) - set(data.train.y[order[:size]])
+        if lacking:
+            raise OptionError(f"sizes: {size}, too few for an image of {min(lacking)}. Take more.")
+    return [size for size in ordered if size < len(order)]
+
+
+def _fit_all(
+    fits: Sequence[Fit],
+    data: Data,
+    select: str,
+    workers: int,
+    bar: Any,
+    failed: Mapping[Path | None, str],
+) -> list[Result | Failure]:
+    """Return what became of fits, in their order; those that are there already are read."""
+    done: dict[int, Result | Failure] = {}
     for index, fit in enumerate(fits):
         # A fit's folder appears whole or not at all.
         if fit.folder is not None and (fit.folder / "metrics.json").is_file():
-            results[index] = Result.load(fit.folder)
-    if not bar.disable and results:
+            done[index] = _loaded(fit.folder, select)
+        elif fit.folder in failed:
+            done[index] = fit.failed(failed[fit.folder])
+    if not bar.disable and done:
         # They took no time: counted as there from the start, they leave the time left as it is.
-        bar.initial += len(results)
-        bar.n = bar.last_print_n = bar.n + len(results)
+        bar.initial += len(done)
+        bar.n = bar.last_print_n = bar.n + len(done)
         bar.refresh()
-    todo = [index for index in range(len(fits)) if index not in results]
-    for index, result in _fitted([(i, fits[i]) for i in todo], data, workers):
-        results[index] = result
-        bar.set_postfix_str(result.head)
+    todo = [(index, fits[index]) for index in range(len(fits)) if index not in done]
+    for index, outcome in _fitted(todo, data, select, workers):
+        done[index] = outcome
+        bar.set_postfix_str(outcome.label)
         bar.update()
-    return [results[index] for index in range(len(fits))]
+    return [done[index] for index in range(len(fits))]
 
 
 def _fitted(
-    todo: Sequence[tuple[int, Fit]], data: Data, workers: int
-) -> Iterator[tuple[int, Result]]:
+    todo: Sequence[tuple[int, Fit]], data: Data, select: str, workers: int
+) -> Iterator[tuple[int, Result | Failure]]:
     if workers == 1 or len(todo) < 2:
         for index, fit in todo:
-            yield index, _fit(fit, data)
+            yield index, _fit(fit, data, select)
         return
-    with parallel_config("loky", inner_max_num_threads=1):
-        parallel = Parallel(n_jobs=min(workers, len(todo)), return_as="generator_unordered")
-        yield from parallel(delayed(_fit_on_one_thread)(index, fit, data) for index, fit in todo)
+    try:
+        with parallel_config("loky", inner_max_num_threads=1):
+            parallel = Parallel(n_jobs=min(workers, len(todo)), return_as="generator_unordered")
+            yield from parallel(delayed(_numbered)(index, fit, data, select) for index, fit in todo)
+    except BrokenProcessPool as error:
+        raise RunError(
+            f"workers: a process of {min(workers, len(todo))} died in a fit, most likely for lack "
+            "of memory. What is finished is kept; call again with workers=1."
+        ) from error
 
 
-def _fit_on_one_thread(index: int, fit: Fit, data: Data) -> tuple[int, Result]:
-    # TensorFlow reads these once, when it starts; joblib sees to the other libraries.
-    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        os.environ[name] = "1"
-    return index, _fit(fit, data)
+def _numbered(index: int, fit: Fit, data: Data, select: str) -> tuple[int, Result | Failure]:
+    return index, _fit(fit, data, select)
 
 
-def _fit(fit: Fit, data: Data) -> Result:
+def _fit(fit: Fit, data: Data, select: str) -> Result | Failure:
     """Fit one head and score it on validation alone; its folder, if it has one, is written."""
     data = part_of(data, fit.size)
-    _train(fit, data)
-    result = replace(evaluate(fit.head, data, test=False), head=fit.label)
-    if fit.folder is not None:
-        result.save(fit.folder)
+    head = clone(fit.head)
+    try:
+        fitting.fit(head, data)
+        result = evaluate(head, data)
+    except Exception as error:  # Whatever a classifier raises ends its own fit, no other.
+        return fit.failed(_reason(error))
+    selection = {"score": select, "selected": False}
+    result = replace(result, label=fit.label, selection=selection)
+    if fit.folder is None:
+        return result
+    result.save(fit.folder)
+    # A hundred forests or neighbours need not be in memory, too, when they are on disk.
+    other = not isinstance(head, Head) and fitting.kept_file(fit.folder) is not None
+    return replace(result, folder=fit.folder, fitted=None if other else result.fitted)
+
+
+def _loaded(folder: Path, select: str) -> Result:
+    """Read a fit that is there; before a selection was made it may have been for another one."""
+    result = Result.load(folder)
+    if (result.selection or {}).get("score") != select:
+        result = replace(result, selection={"score": select, "selected": False})
+        result.update(folder)
     return result
 
 
-def _train(fit: Fit, data: Data) -> None:
-    held = {"validation": (data.validation.X, data.validation.y)}
-    takes = isinstance(fit.head, Head) or has_fit_parameter(fit.head, "validation")
-    fit.head.fit(data.train.X, data.train.y, **(held if takes else {}))
+def _selected(fits: Sequence[Fit], done: Sequence[Result | Failure], select: str) -> dict[str, str]:
+    """Return each head's setting of the best mean on validation, the best head first.
+
+    A setting of which a fit failed is none: the others' mean would be of other seeds.
+
+    Raises
+    ------
+    OptionError
+        When there is none of any head.
+    """
+    values: dict[tuple[str, str], list[float]] = {}
+    for fit, outcome in zip(fits, done, strict=True):
+        found = None
+        if isinstance(outcome, Result):
+            found = outcome.scores["validation"][select]
+        sign = -1 if select in SMALLER_IS_BETTER else 1
+        value = -np.inf if found is None else sign * found
+        values.setdefault((fit.label, fit.setting), []).append(value)
+    means = {key: float(np.mean(each)) for key, each in values.items()}
+    best: dict[str, str] = {}
+    for (label, setting), mean in means.items():
+        if mean > means.get((label, best.get(label, "")), -np.inf):
+            best[label] = setting
+    if not best:
+        reasons = [each.reason for each in done if isinstance(each, Failure)]
+        first = reasons[0] if reasons else f"no {select} on validation"
+        raise OptionError(
+            f"compare: no setting could be fitted, {len(reasons)} of {len(fits)} fits failed; "
+            f"the first: {first.rstrip('.')}."
+        )
+    return dict(sorted(best.items(), key=lambda chosen: -means[chosen]))
 
 
-def _select(fits: Sequence[Fit], results: Sequence[Result]) -> dict[str, str]:
-    """Return each head's setting of the least mean validation log loss, the best head first."""
-    losses = pd.DataFrame(
-        {
-            "label": [fit.label for fit in fits],
-            "setting": [fit.setting for fit in fits],
-            "loss": [result.scores["validation"]["log_loss"] for result in results],
-        }
-    )
-    means = losses.groupby(["label", "setting"], sort=False)["loss"].mean()
-    best = means.groupby("label", sort=False).idxmin()
-    return dict(sorted(best, key=lambda chosen: means[chosen]))
-
-
-def _score_on_test(fit: Fit, result: Result, data: Data) -> Result:
+def _select_and_test(fit: Fit, result: Result | Failure, data: Data) -> Result | Failure:
     """Add the test rows to a selected fit's result and to its folder."""
-    head = result.fitted
-    if head is None:
-        assert fit.folder is not None
-        kept = fit.folder / "head.keras"
-        if kept.is_file():
-            head = load_head(kept, result.outputs)
-        else:  # another classifier, which cannot be kept
-            _train(fit, data)
-            head = fit.head
-    scored = evaluate(head, data)
-    result = replace(result, scores=scored.scores, predictions=scored.predictions)
+    assert isinstance(result, Result)
+    selection = {**(result.selection or {}), "selected": True}
+    if "test" in result.scores and result.selection == selection:
+        return result
+    result = replace(result, selection=selection)
+    if "test" not in result.scores:
+        head = result.fitted
+        if head is None and fit.folder is not None and fitting.kept_file(fit.folder):
+            head = result.head()
+        try:
+            if head is None:  # a classifier that could not be kept
+                head = clone(fit.head)
+                fitting.fit(head, data)
+            result = with_test(result, head, data)
+        except Exception as error:
+            return fit.failed(f"on the test images: {_reason(error)}")
     if fit.folder is not None:
         result.update(fit.folder)
     return result
+
+
+def _at_size(fit: Fit, size: int, folder: Path | None) -> Fit:
+    """Return the same fit to `size` training images."""
+    return _placed(replace(fit, head=clone(fit.head), size=size), folder, fit.seed or 0)
+
+
+def _placed(fit: Fit, folder: Path | None, seed: int) -> Fit:
+    """Name a fit's folder: any label makes a safe name, and no two settings share one."""
+    if folder is None:
+        return fit
+    stated = [fit.label, type(fit.head).__name__, fit.setting, fit.size]
+    digest = hashlib.sha256(json.dumps(stated).encode()).hexdigest()[:8]
+    return replace(fit, folder=folder / "fits" / f"{safe_name(fit.label)}-{digest}-{seed}")
 
 
 def _of_first_setting(fits: Sequence[Fit], label: str) -> int:
@@ -188,7 +373,15 @@ def _of_first_setting(fits: Sequence[Fit], label: str) -> int:
     return own.count(own[0])
 
 
-def _experiment(data: Data, fits: Sequence[Fit], sizes: Sequence[int]) -> dict[str, Any]:
+def _reason(error: Exception) -> str:
+    """Say in one line why a fit failed: our own words, or another's with their kind."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, OptionError) else f"{type(error).__name__}: {text}"
+
+
+def _experiment(
+    data: Data, fits: Sequence[Fit], sizes: Sequence[int], select: str
+) -> dict[str, Any]:
     """Say what makes this comparison the one it is; of another one no fit is taken over."""
     settings: dict[str, list[dict[str, Any]]] = {}
     seeds: dict[str, list[Any]] = {}
@@ -200,22 +393,42 @@ def _experiment(data: Data, fits: Sequence[Fit], sizes: Sequence[int]) -> dict[s
     return {
         # Pairs, and the very rows: the order of the classes decides which are drawn.
         "classes": [[name, list(held)] for name, held in data.task.emotions.items()],
-        "rows": _rows_digest(data),
+        "rows": rows_sha256(data.parts()),
         "split": data.split,
         "fingerprint": data.store["fingerprint"],
         "features": data.store["features"],
         "source": data.store["dataset"]["sha256"],
+        "select": select,
         "settings": settings,
         "seeds": seeds,
         "sizes": list(sizes),
     }
 
 
-def _rows_digest(data: Data) -> str:
-    """Return a hex sha256 of which images are in which split, in order, under which class."""
-    digest = hashlib.sha256()
-    for part in (data.train, data.validation, data.test):
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part.digest.tobytes())
-        digest.update("\0".join(part.y).encode())
-    return digest.hexdigest()
+def _only(data: Data | Sequence[Data]) -> Data:
+    if isinstance(data, Data):
+        return data
+    given = list(data)
+    if len(given) != 1:
+        raise OptionError(f"data: {len(given)} given, expected one: a comparison is of one store.")
+    return given[0]
+
+
+def _check_values(label: str, head: Any, values: Mapping[str, Sequence[Any]]) -> None:
+    if isinstance(head, type) or not hasattr(head, "get_params"):
+        fitting.check_classifier(head, label)
+    seeds = fitting.seed_parameters(head)
+    known = [name for name in head.get_params() if name not in seeds]
+    for name, tried in values.items():
+        if name in seeds:
+            raise OptionError(f"grid: {label}.{name}, expected a parameter. Use seeds for that.")
+        if name not in known:
+            raise OptionError(f"grid: {label} has no parameter {_but(name, known)}")
+        if isinstance(tried, str) or not len(tried):
+            raise OptionError(f"grid: {label}.{name}: {tried!r}, expected a list of values.")
+
+
+def _but(name: str, known: Sequence[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"{name!r}, expected {' or '.join(known)}.{hint}"

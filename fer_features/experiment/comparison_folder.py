@@ -1,24 +1,177 @@
-"""A comparison's folder: ``results.json``, ``results.csv`` and a run folder for each fit."""
+"""What a comparison comes to: its results as a list, and the folder that holds them.
 
+The folder has ``results.json``, ``results.csv`` and a run folder for each fit.
+"""
+
+import html
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
 from fer_features.errors import RunError
-from fer_features.experiment.evaluation import Result
-from fer_features.experiment.fit_plan import Fit
+from fer_features.experiment.fitting import kept_file
+from fer_features.experiment.result import Result
 from fer_features.experiment.run_folder import plain
 
 FORMAT = "fer-features/comparison"
 FORMAT_VERSION = 1
 
 LOCK = ".lock"
+
+
+@dataclass(frozen=True, eq=False)
+class Failure:
+    """A fit that did not come to an end.
+
+    Parameters
+    ----------
+    label : str
+        The head's name in the comparison.
+    params : dict
+        Its parameters, but for the seed.
+    seed : int, optional
+        The seed of the training.
+    train_part : int, optional
+        Training images it was to be fitted to, None for all of them.
+    reason : str
+        One line.
+    folder : Path, optional
+        Where its run would have been.
+    """
+
+    label: str
+    params: dict[str, Any]
+    seed: int | None
+    train_part: int | None
+    reason: str
+    folder: Path | None = None
+
+
+class Results(list[Result]):
+    """Results of a comparison or of several runs: a list, with what else is to be said of them.
+
+    Parameters
+    ----------
+    outcomes : iterable of Result or Failure
+    select : str, optional
+        The score that chose on validation, where one did.
+
+    Attributes
+    ----------
+    failed : list of Failure
+        Fits that did not come to an end; they are not in the list.
+    """
+
+    def __init__(
+        self, outcomes: Iterable[Result | Failure] = (), *, select: str | None = None
+    ) -> None:
+        every = list(outcomes)
+        super().__init__(each for each in every if isinstance(each, Result))
+        self.failed = [each for each in every if isinstance(each, Failure)]
+        self.select = select
+
+    def __repr__(self) -> str:
+        fits = f"{len(self)} fit{'s' * (len(self) != 1)}"
+        tested = sum("test" in each.scores for each in self)
+        failed = f", {len(self.failed)} failed" * bool(self.failed)
+        heads = ", ".join(dict.fromkeys(each.label for each in [*self, *self.failed]))
+        return f"Results({heads}: {fits}, {tested} scored on test{failed})"
+
+    def _repr_html_(self) -> str:
+        shown = self.settings().to_html(index=False, float_format="{:.4f}".format, na_rep="")
+        said = "".join(f"<p>{html.escape(notice)}</p>" for notice in self.notices())
+        return f"<p>{html.escape(repr(self))}</p>{shown}{said}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a DataFrame, a line a fit: parameters, scores as ``test_f1``, seconds, failures.
+
+        Lines of fits that failed come last; ``failed`` says why.
+        """
+        rows = [_flat(_row(each)) | {"failed": None} for each in self]
+        rows += [
+            {"head": each.label, "seed": each.seed, "train_images": each.train_part}
+            | {name: _cell(value) for name, value in each.params.items()}
+            | {"failed": each.reason}
+            for each in self.failed
+        ]
+        # As objects: a column that is empty for one head would turn another's 128 into 128.0.
+        return pd.DataFrame(rows, dtype=object)
+
+    def settings(self) -> pd.DataFrame:
+        """Return a DataFrame, a line a setting: scores as the means over its fits.
+
+        Columns: ``head``, ``setting`` (what sets it apart from the head's others), ``fits``,
+        ``failed`` (how many of them did), ``selected``, and on ``validation`` and ``test`` the
+        score that selects (log loss where none did) and accuracy.
+        """
+        select = self.select or "log_loss"
+        by: dict[str, list[Result | Failure]] = {}
+        for each in [*self, *self.failed]:
+            part = each.train_part if isinstance(each, Failure) else each.split.get("train_part")
+            if part is None:
+                by.setdefault(_key(each), []).append(each)
+        order = list(dict.fromkeys(fits[0].label for fits in by.values()))
+        told = _told_apart([fits[0] for fits in by.values()])
+        lines = []
+        for key, fits in sorted(by.items(), key=lambda item: order.index(item[1][0].label)):
+            done = [each for each in fits if isinstance(each, Result)]
+            line: dict[str, Any] = {
+                "head": fits[0].label,
+                "setting": told[key],
+                "fits": len(fits),
+                "failed": len(fits) - len(done),
+                "selected": any((each.selection or {}).get("selected") for each in done),
+            }
+            for split in ("validation", "test"):
+                for score in dict.fromkeys((select, "accuracy")):
+                    values = [e.scores[split][score] for e in done if split in e.scores]
+                    known = [value for value in values if value is not None]
+                    line[f"{split} {score}"] = float(np.mean(known)) if known else np.nan
+            lines.append(line)
+        return pd.DataFrame(lines)
+
+    def notices(self) -> list[str]:
+        """Return what must be said of the fits, a line each."""
+        said = []
+        weights: dict[str, set[str]] = {}
+        for each in [*self, *self.failed]:
+            for name, value in each.params.items():
+                if name.rpartition("__")[2] == "class_weight":
+                    weights.setdefault(each.label, set()).add(json.dumps(value))
+        if self.select == "log_loss" and any(len(tried) > 1 for tried in weights.values()):
+            said.append(
+                "class_weight was chosen by validation log loss, which never chooses weights such "
+                "as balanced where classes are of unequal size: they pull probabilities away from "
+                "the classes' shares. select=balanced_accuracy or another score weighs them fairly."
+            )
+        told = _told_apart([*self, *self.failed])
+        by_setting: dict[str, list[Failure]] = {}
+        for failure in self.failed:
+            by_setting.setdefault(_key(failure), []).append(failure)
+        for key, failures in by_setting.items():
+            first, n = failures[0], len(failures)
+            which = first.label + f" ({told[key]})" * bool(told[key])
+            said.append(f"Failed: {n} fit{'s' * (n != 1)} of {which}. {first.reason}")
+        unseeded: dict[str, str] = {each.label: name for each in self for name in each.unseeded}
+        said += [
+            f"Not seeded: {name} of {label} holds what no seed reaches, so its fits differ from "
+            "call to call."
+            for label, name in unseeded.items()
+        ]
+        lost = [each.label for each in self if each.folder and kept_file(each.folder) is None]
+        said += [
+            f"Not kept: the fitted {label}, as reading it again would mean to trust its file."
+            for label in dict.fromkeys(lost)
+        ]
+        return said
 
 
 @contextmanager
@@ -30,80 +183,86 @@ def claimed(folder: Path, experiment: Mapping[str, Any]) -> Iterator[None]:
     RunError
         When it holds another experiment or other files, is in use, or cannot be written.
     """
+    lock = FileLock(folder / LOCK, timeout=0)
     try:
         begun = _is_begun(folder, plain(experiment))
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK, timeout=0)
-        with lock:
-            for partial in folder.glob("fits/.*.partial"):  # a killed process left it
-                shutil.rmtree(partial, ignore_errors=True)
-            if not begun or _read_summary(folder)["experiment"] != plain(experiment):
-                _write_json(folder, {"complete": False, "experiment": experiment, "fits": []})
-            try:
-                yield
-            finally:
-                (folder / LOCK).unlink(missing_ok=True)
+        lock.acquire()
+        for partial in folder.glob("fits/.*.partial"):  # a killed process left it
+            shutil.rmtree(partial, ignore_errors=True)
+        if not begun or _read_summary(folder)["experiment"] != plain(experiment):
+            _write_json(folder, {"complete": False, "experiment": experiment, "fits": []})
     except Timeout as error:
         raise RunError(
             f"{folder}: in use by another fer-compare. Wait for it, or choose another with -o."
         ) from error
     except OSError as error:
-        raise RunError(
-            f"{folder}: cannot be written ({error.strerror}). Choose another folder with -o."
-        ) from error
+        lock.release()
+        raise _unwritable(folder, error) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
 
 
-def settle(folder: Path, experiment: Mapping[str, Any], selected: Mapping[str, str]) -> None:
+def settled_failures(folder: Path) -> dict[Path | None, str]:
+    """Return the fits that had failed when a setting was selected: they are not tried again."""
+    failed = _read_summary(folder).get("failed", [])
+    return {folder / each["folder"]: each["reason"] for each in failed}
+
+
+def settle(
+    folder: Path,
+    experiment: Mapping[str, Any],
+    selected: Mapping[str, str],
+    failed: Sequence[Failure],
+) -> None:
     """Write down what is selected, before any of it meets a test image: it cannot change then."""
     if "selected" not in _read_summary(folder):
         document = {"complete": False, "experiment": experiment, "fits": []}
-        _write_json(folder, document | {"selected": _settings(selected)})
+        document |= {"selected": _settings(selected), "failed": _failures(folder, failed)}
+        _written(folder, document)
 
 
 def write_summary(
     folder: Path,
     experiment: Mapping[str, Any],
     selected: Mapping[str, str],
-    done: Sequence[tuple[Fit, Result]],
+    outcomes: Sequence[Result | Failure],
+    found: Results,
 ) -> None:
     """Write ``results.json`` and ``results.csv``: a line a fit, all scores, what was selected.
 
     Parameters
     ----------
     selected : mapping of str to str
-        Each head's selected setting, the head of the least validation log loss first.
-    done : sequence of (Fit, Result)
-        All fits, in the order in which they are listed.
+        Each head's selected setting, the best head on validation first.
+    outcomes : sequence of Result or Failure
+        All fits, in the order in which they are listed; `found` is made of them.
     """
     rows = []
-    for fit, result in done:
-        assert fit.folder is not None
-        rows.append(
-            {
-                "folder": fit.folder.relative_to(folder).as_posix(),
-                "head": result.head,
-                "params": result.params,
-                "seed": result.seed,
-                "train_images": sum(result.split["sizes"]["train"].values()),
-                "selected": fit.size is None and selected[fit.label] == fit.setting,
-                "seconds": result.seconds,
-                "scores": result.scores,
-            }
-        )
+    for result in found:
+        assert result.folder is not None
+        rows.append({"folder": result.folder.relative_to(folder).as_posix(), **_row(result)})
     document = {
         "complete": True,
         "experiment": experiment,
         "selected": _settings(selected),
+        "failed": _failures(folder, found.failed),
         "fits": rows,
     }
     table = folder / "results.csv.new"
-    # As objects: a column that is empty for one head would turn the other's 128 into 128.0.
-    pd.DataFrame([_flat(row) for row in rows], dtype=object).to_csv(table, index=False)
-    table.replace(folder / "results.csv")
-    _write_json(folder, document)
+    try:
+        pd.DataFrame([_flat(row) for row in rows], dtype=object).to_csv(table, index=False)
+        table.replace(folder / "results.csv")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    _written(folder, document)
 
 
-def load_results(folder: str | Path) -> list[Result]:
+def load_results(folder: str | Path) -> Results:
     """Read the results of a run folder or of a comparison folder.
 
     Raises
@@ -112,27 +271,44 @@ def load_results(folder: str | Path) -> list[Result]:
         When it is neither, or damaged, or unfinished.
     """
     folder = Path(folder)
-    if (folder / "results.json").is_file():
-        summary = _read_summary(folder)
-        if not summary["complete"]:
-            raise RunError(
-                f"{folder}: an unfinished comparison, expected a finished one. "
-                f"Finish it with the same fer-compare call and -o {folder}."
-            )
-        return [Result.load(folder / fit["folder"]) for fit in summary["fits"]]
-    return [Result.load(folder)]
+    if not is_comparison(folder):
+        return Results([Result.load(folder)])
+    summary = _read_summary(folder)
+    if not summary["complete"]:
+        raise RunError(
+            f"{folder}: an unfinished comparison, expected a finished one. "
+            f"Finish it with the same fer-compare call and -o {folder}."
+        )
+    fits: list[Result | Failure] = [Result.load(folder / fit["folder"]) for fit in summary["fits"]]
+    fits += [
+        Failure(
+            each["head"],
+            each["params"],
+            each["seed"],
+            each["train_part"],
+            each["reason"],
+            folder / each["folder"],
+        )
+        for each in summary.get("failed", [])
+    ]
+    return Results(fits, select=summary["experiment"].get("select"))
+
+
+def is_comparison(folder: Path) -> bool:
+    """Return whether a folder is that of a comparison, finished or not."""
+    return (folder / "results.json").is_file()
 
 
 def _is_begun(folder: Path, experiment: Mapping[str, Any]) -> bool:
     """Whether the folder holds this experiment; RunError if it holds anything else.
 
-    Until a selection is made, other settings, seeds and sizes make it no other experiment: what
-    is fitted counts, and no test image was seen.
+    Until a selection is made, other settings, seeds, sizes and another score make it no other
+    experiment: what is fitted counts, and no test image was seen.
     """
     if (folder / "results.json").exists():
         summary = _read_summary(folder)
         there = summary["experiment"]
-        free = () if "selected" in summary else ("settings", "seeds", "sizes")
+        free = () if "selected" in summary else ("select", "settings", "seeds", "sizes")
         unlike = [n for n in experiment if there.get(n) != experiment[n] and n not in free]
         if unlike:
             raise RunError(
@@ -143,7 +319,10 @@ def _is_begun(folder: Path, experiment: Mapping[str, Any]) -> bool:
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: a file, expected a new or an empty folder.")
     if folder.is_dir() and any(each.name != LOCK for each in folder.iterdir()):
-        raise RunError(f"{folder}: already holds files, expected a new or an empty folder.")
+        raise RunError(
+            f"{folder}: already holds files, expected a new or an empty folder. "
+            "Choose another with -o."
+        )
     return False
 
 
@@ -151,17 +330,81 @@ def _settings(selected: Mapping[str, str]) -> dict[str, Any]:
     return {label: json.loads(setting) for label, setting in selected.items()}
 
 
+def _failures(folder: Path, failed: Sequence[Failure]) -> list[dict[str, Any]]:
+    return [
+        {
+            "folder": each.folder.relative_to(folder).as_posix(),
+            "head": each.label,
+            "params": each.params,
+            "seed": each.seed,
+            "train_part": each.train_part,
+            "reason": each.reason,
+        }
+        for each in failed
+        if each.folder is not None
+    ]
+
+
+def _row(result: Result) -> dict[str, Any]:
+    return {
+        "head": result.label,
+        "params": result.params,
+        "seed": result.seed,
+        "train_images": sum(result.split.get("sizes", {}).get("train", {}).values()),
+        "selected": bool((result.selection or {}).get("selected")),
+        "seconds": result.seconds,
+        "scores": result.scores,
+    }
+
+
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return one line of results.csv: a column each for parameters, scores and seconds."""
-    line = {name: row[name] for name in ("folder", "head", "seed", "train_images", "selected")}
+    names = ("folder", "head", "seed", "train_images", "selected")
+    line = {name: row[name] for name in names if name in row}
     line |= {name: _cell(value) for name, value in row["params"].items()}
     for split, scores in row["scores"].items():
-        line |= {f"{split}_{name}": v for name, v in scores.items() if name != "confusion"}
+        for part, values in ((split, scores), (f"{split}_unleaked", scores.get("unleaked", {}))):
+            line |= {
+                f"{part}_{name}": value
+                for name, value in values.items()
+                if not isinstance(value, dict | list)
+            }
     return line | {"fit_seconds": row["seconds"]["fit"]}
 
 
 def _cell(value: Any) -> Any:
     return value if isinstance(value, str | int | float | None) else json.dumps(value)
+
+
+def _key(fit: Result | Failure) -> str:
+    """Return a text that fits share which differ in nothing but the seed."""
+    said: list[Any] = [fit.label, fit.params]
+    if isinstance(fit, Result) and fit.selection is None:
+        said += [fit.fingerprint, fit.features, fit.split]
+    return json.dumps(plain(said), sort_keys=True)
+
+
+def _told_apart(fits: Sequence[Result | Failure]) -> dict[str, str]:
+    """Return of each setting the parameters that differ among those of its head."""
+    told = {}
+    for fit in fits:
+        rivals = [other for other in fits if other.label == fit.label]
+        differing = [
+            f"{name}={_said(value)}"
+            for name, value in fit.params.items()
+            if len({json.dumps(plain(rival.params.get(name))) for rival in rivals}) > 1
+        ]
+        told[_key(fit)] = " ".join(differing)
+    return told
+
+
+def _said(value: Any) -> str:
+    """Write a value as ``--grid`` spells it."""
+    if isinstance(value, list | tuple):
+        return "x".join(map(_said, value)) or "none"
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def _read_summary(folder: Path) -> dict[str, Any]:
@@ -187,9 +430,22 @@ def _read_summary(folder: Path) -> dict[str, Any]:
     return summary
 
 
+def _written(folder: Path, document: Mapping[str, Any]) -> None:
+    try:
+        _write_json(folder, document)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
 def _write_json(folder: Path, summary: Mapping[str, Any]) -> None:
     document = {"format": FORMAT, "format_version": FORMAT_VERSION, **summary}
     new = folder / "results.json.new"
     text = json.dumps(plain(document), indent=1, ensure_ascii=False, allow_nan=False)
     new.write_text(text + "\n", encoding="utf-8")
     new.replace(folder / "results.json")
+
+
+def _unwritable(folder: Path, error: OSError) -> RunError:
+    return RunError(
+        f"{folder}: cannot be written ({error.strerror or error}). Choose another folder with -o."
+    )

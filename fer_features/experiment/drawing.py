@@ -153,6 +153,16 @@ def split_by_usage(drawn: pd.DataFrame, names: Sequence[str], seed: int) -> Rows
     return _rows((train, validation, test), names, remedy)
 
 
+def nested_order(y: npt.NDArray[np.str_], seed: int) -> npt.NDArray[np.int64]:
+    """Return an order of rows, int64 (n,), whose every beginning has the classes' shares."""
+    rng = np.random.default_rng(seed)
+    place = np.empty(len(y))
+    for name in np.unique(y):
+        rows = rng.permutation(np.flatnonzero(y == name))
+        place[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return np.argsort(place, kind="stable")
+
+
 def check_usages(usage: "pd.Series[Any]") -> None:
     """Raise TaskError unless the task's rows can be split by their usage."""
     counts = {name: int((usage == i).sum()) for i, name in enumerate(USAGES)}

@@ -1,8 +1,10 @@
-"""A run folder, format version 1: ``metrics.json``, ``predictions.csv`` and ``head.keras``."""
+"""A run folder, format version 1: ``metrics.json``, ``predictions.csv`` and the fitted head."""
 
 import errno
+import importlib.metadata
 import json
 import os
+import platform
 import re
 import shutil
 import uuid
@@ -14,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from fer_features.errors import RunError
-from fer_features.experiment.scoring import SCORES
+from fer_features.experiment.fitting import keep
+from fer_features.experiment.scores import SCORES
 
 FORMAT = "fer-features/result"
 FORMAT_VERSION = 1
@@ -23,14 +26,23 @@ SPLITS = ("validation", "test")
 """The splits that are scored and kept. Training rows are not: a head's answers on what it was
 fitted to say how much it memorised, and would make the file two and a half times as long."""
 
-TEXT_COLUMNS = ("source", "digest", "split", "emotion", "target", "predicted")
+TEXT_COLUMNS = (
+    "source", "digest", "split", "emotion", "group", "leaked", "target", "predicted",
+)  # fmt: skip
+"""The columns of predictions.csv before the probabilities; :data:`AT_TIMES` need not be there."""
+
+AT_TIMES = ("group", "leaked")
+"""Columns of predictions.csv that are there where rows have groups, or some image leaks."""
 
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "head": str,
     "params": dict,
     "seed": (int, type(None)),
+    "random": bool,
+    "unseeded": list,
     "task": dict,
     "split": dict,
+    "selection": (dict, type(None)),
     "scores": dict,
     "history": list,
     "seconds": dict,
@@ -46,7 +58,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 def write_run(
     folder: Path, document: Mapping[str, Any], predictions: pd.DataFrame, head: Any
 ) -> None:
-    """Write a run folder, whole or not at all; `head` may be None.
+    """Write a run folder, whole or not at all; `head`, the fitted classifier, may be None.
 
     Raises
     ------
@@ -165,10 +177,28 @@ def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     return document, _read_predictions(folder, tuple(document["task"]["classes"]))
 
 
-def seed_parameter(head: Any) -> str | None:
-    """Return the name of the parameter that seeds a classifier, None of one without."""
-    params = head.get_params(deep=False)
-    return next((each for each in ("seed", "random_state") if each in params), None)
+def environment() -> dict[str, Any]:
+    """Say what a fit ran on: packages, without importing them, and the machine."""
+    found: dict[str, Any] = {"python": platform.python_version()}
+    for name in ("fer_features", "tensorflow", "keras", "numpy", "scikit-learn"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    found["platform"] = platform.platform()
+    found["machine"] = platform.machine()
+    found["processor"] = _processor()
+    found["cpus"] = os.cpu_count()
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()
 
 
 def plain(value: Any) -> Any:
@@ -183,7 +213,10 @@ def plain(value: Any) -> Any:
         return value if np.isfinite(value) else None
     if value is None or isinstance(value, (bool, int, str)):
         return value
-    return str(value)
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    # On one line, and without the address that an object has in this process.
+    return re.sub(r" at 0x[0-9a-f]+", "", " ".join(str(value).split()))
 
 
 def _write_files(
@@ -196,8 +229,8 @@ def _write_files(
     predictions.to_csv(
         folder / "predictions.csv", index=False, lineterminator="\n", encoding="utf-8"
     )
-    if hasattr(head, "save"):
-        head.save(folder / "head.keras")
+    if head is not None:
+        keep(head, folder, str(document["fingerprint"]), str(document["features"]))
 
 
 def _read_metrics(folder: Path) -> dict[str, Any]:
@@ -244,7 +277,7 @@ def _check_scores(place: Path, document: dict[str, Any]) -> None:
         scored = document["scores"].get(split, {})
         if split == "test" and "test" not in document["scores"]:
             continue
-        missing = [name for name in (*SCORES, "confusion") if name not in scored]
+        missing = [name for name in (*SCORES, "confusion", "per_class") if name not in scored]
         if missing:
             raise RunError(f"{place}: no {split} {missing[0]!r} in 'scores'. Fit the head again.")
 
@@ -267,7 +300,8 @@ def _read_predictions(folder: Path, classes: tuple[str, ...]) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise RunError(f"{place}: not readable ({reason}). Fit the head again.") from error
-    expected = [*TEXT_COLUMNS, *probabilities]
+    texts = [name for name in TEXT_COLUMNS if name not in AT_TIMES or name in table.columns]
+    expected = [*texts, *probabilities]
     if list(table.columns) != expected:
         raise RunError(
             f"{place}: columns {', '.join(table.columns)}, expected {', '.join(expected)}. "

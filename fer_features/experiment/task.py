@@ -4,10 +4,14 @@ But for the file of labels, which is read anew, everything here is a pure functi
 emotion, usage, digest and group.
 """
 
+import hashlib
+import html
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +27,7 @@ from fer_features.experiment.drawing import (
     count_copies,
     draw,
     image_keys,
+    nested_order,
     one_copy_each,
     one_usage_each,
     split_at_random,
@@ -98,12 +103,13 @@ class Data:
         Class names in the task's order, the positive one first.
     split : dict
         Ready for JSON: ``protocol``, ``seed``, ``duplicates``, ``per_class``, ``sizes`` (images
-        by split and class), ``leaked`` (test images that also occur in training and in
-        validation, and test images of a group that is also there) and ``copies`` (``rows`` of the
-        task's emotions in the store, their distinct ``images``, and how many of those are
-        ``disagreeing``). Where rows have groups, ``groups``: their ``count``, the regex that they
-        come ``by`` (null: the store's own) and the rows ``left_out`` for them. Where labels are
-        not the store's own, ``labels``: ``name`` and ``sha256`` of the file, ``kind``,
+        by split and class), ``rows`` (:func:`rows_sha256`), ``leaked`` (test images that also
+        occur in training and in validation, validation images that also occur in training, and
+        images of a group that is also there) and ``copies`` (``rows`` of the task's emotions in
+        the store, their distinct ``images``, and how many of those are ``disagreeing``). Where
+        rows have groups, ``groups``: their ``count``, the regex that they come ``by`` (null: the
+        store's own) and the rows ``left_out`` for them. Where labels are not the store's own,
+        ``labels``: the file's ``name``, ``path`` and ``sha256``, ``kind``,
         ``min_agreement``, ``labels_as``, ``map``, and how many rows have an emotion
         (``labelled``), have none now (``none``; ``lost`` of them had one), have another emotion
         than the store gives them (``changed``) and are in another class, or in or out of the
@@ -121,6 +127,51 @@ class Data:
     classes: tuple[str, ...]
     split: dict[str, Any]
     store: dict[str, Any] = field(repr=False)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(part):,} {name}" for name, part in self.parts().items())
+        numbers = f"{self.train.X.shape[1]:,} numbers of {self.store.get('features')}"
+        return f"Data({', '.join(self.classes)}: {sizes} images, {numbers})"
+
+    def _repr_html_(self) -> str:
+        counts = {
+            name: {label: int((part.y == label).sum()) for label in self.classes}
+            for name, part in self.parts().items()
+        }
+        return f"<p>{html.escape(repr(self))}</p>{pd.DataFrame(counts).to_html()}"
+
+    @cached_property
+    def leaks(self) -> dict[str, list[str]]:
+        """For each image of validation and test the split, ``train`` before ``validation``, that
+        holds it, or another image of its group, as well; "" where none does."""
+        return {
+            "validation": _leaks(self.validation, train=self.train),
+            "test": _leaks(self.test, validation=self.validation, train=self.train),
+        }
+
+    def parts(self) -> dict[str, Split]:
+        """Return the three splits by their names."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a DataFrame, a line an image: split, source, digest (hex), emotion, class, group.
+
+        Where an image has no group the cell is missing (NA).
+        """
+        frames = [
+            pd.DataFrame(
+                {
+                    "split": name,
+                    "source": pd.Series(part.source, dtype="str"),
+                    "digest": [bytes(each).hex() for each in part.digest],
+                    "emotion": [EMOTIONS[each] for each in part.emotion],
+                    "class": pd.Series(part.y, dtype="str"),
+                    "group": pd.Series(part.group, dtype="str").where(part.group != ""),
+                }
+            )
+            for name, part in self.parts().items()
+        ]
+        return pd.concat(frames, ignore_index=True)
 
 
 @dataclass(frozen=True)
@@ -367,7 +418,8 @@ class Task:
         split = task._describe(splits) | {"copies": count_copies(table, store.digest)}
         if labels:
             changed = int((label != task.class_of(store.emotion)).sum())
-            split["labels"] = labels | {"changed_class": changed}
+            path = str(Path(str(self.labels)).absolute())
+            split["labels"] = labels | {"changed_class": changed, "path": path}
             log.info("%s", labels_said(split["labels"], len(emotion)))
         count = len(set(group[np.concatenate(rows)]) - {""})
         if count or left_out:
@@ -408,21 +460,59 @@ class Task:
             for part, split in splits.items()
         }
         leaked = {}
-        test = splits["test"]
-        for part in ("train", "validation"):
+        for name, part in (("test", "train"), ("test", "validation"), ("validation", "train")):
             images = set(image_keys(splits[part].digest))
-            leaked[f"test_in_{part}"] = sum(key in images for key in image_keys(test.digest))
-        for part in ("train", "validation"):
-            shared = np.isin(test.group, splits[part].group) & (test.group != "")
-            leaked[f"test_groups_in_{part}"] = int(shared.sum())
+            own = splits[name]
+            leaked[f"{name}_in_{part}"] = sum(key in images for key in image_keys(own.digest))
+            shared = np.isin(own.group, splits[part].group) & (own.group != "")
+            leaked[f"{name}_groups_in_{part}"] = int(shared.sum())
         return {
             "protocol": self.split,
             "seed": self.split_seed,
             "duplicates": self.duplicates,
             "per_class": self.images_per_class,
             "sizes": sizes,
+            "rows": rows_sha256(splits),
             "leaked": leaked,
         }
+
+
+def rows_sha256(splits: Mapping[str, Split]) -> str:
+    """Return a hex sha256 of which images are in which split, in order, under which class."""
+    digest = hashlib.sha256()
+    for name in ("train", "validation", "test"):
+        part = splits[name]
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part.digest.tobytes())
+        digest.update("\0".join(part.y).encode())
+    return digest.hexdigest()
+
+
+def part_of(data: Data, size: int | None) -> Data:
+    """Return the data with `size` of its training images; None means all.
+
+    A smaller part is contained in every larger one, and the classes' shares are kept.
+    ``split`` gains ``train_part``, the number.
+    """
+    if size is None:
+        return data
+    chosen = np.sort(nested_order(data.train.y, data.task.split_seed)[:size])
+    parts = {name: getattr(data.train, name)[chosen] for name in data.train.__dataclass_fields__}
+    train = replace(data.train, **parts)
+    sizes = {name: int((train.y == name).sum()) for name in data.classes}
+    split = data.split | {"train_part": size, "sizes": data.split["sizes"] | {"train": sizes}}
+    return replace(data, train=train, split=split)
+
+
+def _leaks(split: Split, **others: Split) -> list[str]:
+    found = [""] * len(split)
+    for name, other in others.items():
+        images, groups = set(image_keys(other.digest)), set(other.group.tolist()) - {""}
+        keys = zip(image_keys(split.digest), split.group.tolist(), strict=True)
+        for row, (image, group) in enumerate(keys):
+            if image in images or group in groups:
+                found[row] = name
+    return found
 
 
 def _check_choice(field: str, value: object, choices: Sequence[str]) -> None:

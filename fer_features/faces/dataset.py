@@ -1,6 +1,7 @@
 """The faces of one source, as arrays: what every other room takes in."""
 
 import hashlib
+import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,6 +120,10 @@ class FaceDataset:
     def __repr__(self) -> str:
         faces = "1 face" if len(self) == 1 else f"{len(self):,} faces"
         return f"FaceDataset({self.name!r}: {faces} of {form_name(self.image)})"
+
+    def _repr_html_(self) -> str:
+        lines = "".join(f"<br>{html.escape(line)}" for line in self.account())
+        return f"<p>{html.escape(repr(self))}{lines}</p>"
 
     @property
     def image(self) -> ImageForm:

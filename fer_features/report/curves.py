@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
-from fer_features.experiment.bootstrap import Interval
+from fer_features.experiment.statistics import Estimate
 from fer_features.report.style import GRID, MUTED, STROKES, colour, panel, short, style
 
 Curve = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
@@ -88,7 +88,7 @@ def calibration(
 def emotions(
     names: Sequence[str],
     rows: Sequence[str],
-    values: Sequence[Sequence[tuple[float, Interval | None]]],
+    values: Sequence[Sequence[Estimate]],
 ) -> Figure:
     """Draw the share of each original emotion that each head gets wrong, with its interval."""
     with style():
@@ -96,10 +96,9 @@ def emotions(
         step = min(0.26, 0.7 / len(names))
         for i, of_head in enumerate(values):
             y = np.arange(len(rows)) + (i - (len(names) - 1) / 2) * step
-            for at, (_, around) in zip(y, of_head, strict=True):
-                if around is not None:
-                    axes.plot([around.low, around.high], [at, at], color=colour(i))
-            share = [value for value, _ in of_head]
+            for at, around in zip(y, of_head, strict=True):
+                axes.plot([around.low, around.high], [at, at], color=colour(i))
+            share = [each.value for each in of_head]
             marker = _MARKERS[i % len(_MARKERS)]
             axes.scatter(share, y, s=44, marker=marker, color=colour(i), label=names[i], zorder=3)
         axes.set_yticks(range(len(rows)), [short(row, 28) for row in rows])

@@ -94,12 +94,15 @@ def leak_table(section: Section) -> Table | None:
     """Tabulate accuracy and log loss with and without leaked test images, None without any."""
     rows = []
     for group in section.groups:
-        if any("unleaked" not in result.scores for result in group.results):
+        scores = [result.scores["test"] for result in group.results]
+        alone = [each["unleaked"] for each in scores if "unleaked" in each]
+        if len(alone) < len(scores) or any(each["accuracy"] is None for each in alone):
             continue
-        counts = group.results[0].scores["unleaked"]["confusion"]
+        counts = alone[0]["confusion"]
         cells = [Cell(group.label), Cell(f"{sum(map(sum, counts)):,}")]
         for name in ("accuracy", "log_loss"):
-            cells += [Cell(f"{group.mean(split, name):.4f}") for split in ("test", "unleaked")]
+            for each in (scores, alone):
+                cells.append(Cell(f"{sum(fit[name] for fit in each) / len(each):.4f}"))
         rows.append(tuple(cells))
     if not rows:
         return None
@@ -125,15 +128,13 @@ def emotion_table(groups: Sequence[Group]) -> Table:
     for emotion in groups[0].emotions[0]:
         for group in groups:
             fits = [fit[emotion] for fit in group.emotions]
-            wrong, around = group.errors[emotion]
-            low_to_high = (
-                "" if around is None else f"{1 - around.high:.1%}{NOTHING}{1 - around.low:.1%}"
-            )
+            wrong = group.errors[emotion]
+            low_to_high = f"{1 - wrong.high:.1%}{NOTHING}{1 - wrong.low:.1%}"
             rows.append(
                 (
                     Cell(emotion, f"{fits[0]['class']}, {group.label}"),
                     Cell(f"{fits[0]['images']:,}"),
-                    Cell(f"{1 - wrong:.1%}", low_to_high),
+                    Cell(f"{1 - wrong.value:.1%}", low_to_high),
                     Cell(*_taken_for(fits)),
                     *(Cell(_score([fit[name] for fit in fits])) for name in _BY_EMOTION),
                 )

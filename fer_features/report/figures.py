@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from fer_features.experiment.bootstrap import Interval
+from fer_features.experiment.statistics import Estimate
 from fer_features.report.style import (
     INK,
     LINES,
@@ -26,16 +26,15 @@ from fer_features.report.style import (
 def accuracies(
     names: Sequence[str],
     values: Sequence[Sequence[float]],
-    intervals: Sequence[Interval | None],
+    estimates: Sequence[Estimate],
     chance: float,
 ) -> Figure:
     """Draw each head's mean accuracy with its interval, its fits as dots, chance dashed."""
     with style():
         figure, axes = panel(1.8 + 0.55 * len(names))
-        for i, (accuracy, around) in enumerate(zip(values, intervals, strict=True)):
-            if around is not None:
-                axes.plot([around.low, around.high], [i, i], color=INK, linewidth=2)
-            axes.plot([np.mean(accuracy)] * 2, [i - 0.16, i + 0.16], color=INK, linewidth=2.4)
+        for i, (accuracy, around) in enumerate(zip(values, estimates, strict=True)):
+            axes.plot([around.low, around.high], [i, i], color=INK, linewidth=2)
+            axes.plot([around.value] * 2, [i - 0.16, i + 0.16], color=INK, linewidth=2.4)
             below = [i + 0.3] * len(accuracy)
             axes.scatter(accuracy, below, s=30, color=colour(i), alpha=0.75)
         axes.axvline(chance, color=MUTED, linestyle="--", linewidth=1.2)

@@ -14,7 +14,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fer_features.errors import RunError
-from fer_features.experiment.evaluation import Result
+from fer_features.experiment.comparison_folder import Results
+from fer_features.experiment.result import Result
 from fer_features.faces.dataset import FaceDataset
 from fer_features.report import data_tables, provenance, record, summary, tables, words
 from fer_features.report.pictures import SHOWN_GROUPS, Picture, pictures
@@ -65,13 +66,14 @@ def write_report(
     if not fits:
         raise RunError("report: no run with test scores, expected at least one. Name a run folder.")
     parts = summary.sections(given)
+    said = results.notices() if isinstance(results, Results) else []
     pictured = [
         pictures(part, f"set{i}-" if len(parts) > 1 else "", faces)
         for i, part in enumerate(parts, 1)
     ]
     content: dict[str, Any] = {
         "title": title or _title(fits, parts),
-        "notices": words.notices(fits, parts),
+        "notices": [*words.notices(fits, parts), *said],
         "passes": provenance.pass_note(fits),
         "parts": [_content(*each, command) for each in zip(parts, pictured, strict=True)],
     }
@@ -127,8 +129,8 @@ def _content(part: Section, drawn: list[Picture], command: str | None) -> dict[s
         "pictures": drawn,
         "hidden": ""
         if hidden <= 0
-        else f"Figures show the {SHOWN_GROUPS} of {len(part.groups)} heads with the lowest "
-        "validation log loss.",
+        else f"Figures show the {SHOWN_GROUPS} of {len(part.groups)} heads that are best by "
+        f"validation {words.SCORE_NAMES[part.select]}.",
         "emotion_said": words.emotion_said(part),
         "emotions": data_tables.emotion_table([g for g in part.groups if g in shown]),
         "emotion_note": data_tables.emotion_note(),

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from fer_features.experiment.evaluation import Result
-from fer_features.experiment.scoring import calibration
+from fer_features.experiment.result import Result
+from fer_features.experiment.scores import calibration
 from fer_features.faces.dataset import FaceDataset
 from fer_features.report import curves, figures, summary, tables
 from fer_features.report.face_figures import Drawn, face_figures
@@ -20,7 +20,7 @@ from fer_features.report.tables import Table
 from fer_features.report.words import interval_said, size_curve, size_said
 
 SHOWN_GROUPS = 6
-"""Groups that get figures, those of the lowest validation log loss; the tables show all."""
+"""Groups that get figures, those that validation ranks highest; the tables show all."""
 
 SHOWN_TARGETS = 50
 """Test images beside their predictions, as many as the original experiment showed."""
@@ -73,24 +73,21 @@ def _common(part: Section, shown: Sequence[Group]) -> Iterator[Drawn]:
     """Draw what sets heads beside one another."""
     names = legends([group.label for group in shown], 24)
     chance = part.chance[1]
+    found = [part.headlines[group.label] for group in shown]
+    alone = found[0].images < len(part.test)
+    where = f" on the {found[0].images:,} images that do not leak" if alone else ""
     yield Drawn(
         "accuracy",
-        "Test accuracy",
-        "The line is the 95% interval over test images around the mean, a dot one seed's fit; "
-        "dashed, always naming the most common class.",
-        "Mean test accuracy and its 95% interval, a row for each head. "
+        f"Test accuracy{where}",
+        "The line is the 95% interval around the mean, a dot one seed's fit; dashed, always "
+        "naming the most common class.",
+        f"Mean test accuracy{where} and its 95% interval, a row for each head. "
         + "; ".join(
-            f"{group.label} {group.mean('test', 'accuracy'):.3f} "
-            f"({interval_said(group.intervals['accuracy'], '{:.3f}')})"
-            for group in shown
+            f"{group.label} {each.value:.3f} ({interval_said(each, '{:.3f}')})"
+            for group, each in zip(shown, found, strict=True)
         )
         + f". Chance: {chance:.3f}.",
-        figures.accuracies(
-            names,
-            [group.values("test", "accuracy") for group in shown],
-            [group.intervals["accuracy"] for group in shown],
-            chance,
-        ),
+        figures.accuracies(names, [part.accuracies(group) for group in shown], found, chance),
     )
     if all(group.mean("test", "roc_auc") is not None for group in shown):
         yield from _ranking(part, shown)
@@ -194,10 +191,11 @@ def _emotions(shown: Sequence[Group]) -> Drawn:
         "emotions",
         "Errors by original emotion",
         "Share of each emotion's test images (their number in brackets) that is classified wrong, "
-        "mean over the seeds, with 95% intervals over test images.",
+        "mean over the seeds, with 95% intervals.",
         "Dot plot of errors by emotion. "
         + "; ".join(
-            f"{group.label}: " + ", ".join(f"{name} {group.errors[name][0]:.1%}" for name in first)
+            f"{group.label}: "
+            + ", ".join(f"{name} {group.errors[name].value:.1%}" for name in first)
             for group in shown
         )
         + ".",

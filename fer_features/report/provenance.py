@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from fer_features.experiment.classes import DEFAULT_CLASSES
-from fer_features.experiment.evaluation import Result
 from fer_features.experiment.heads import HEADS
+from fer_features.experiment.result import Result
 from fer_features.report.summary import Section, distinct, stores, value_said
 from fer_features.report.tables import NOTHING, Cell, Table, facts
 
@@ -138,8 +138,8 @@ def commands(section: Section, command: str | None) -> list[str]:
         given = _head_options(result)
         if given is not None:
             lines.append(
-                f"fer-fit-head {_path(result.store)}{_features(result)} --head {result.head}{given}"
-                f"{_task_options(result)} --seed {result.seed or 0}"
+                f"fer-fit-head {_path(result.store)}{_features(result)} --head {result.label}"
+                f"{given}{_task_options(result)} --seed {result.seed or 0} --test"
             )
     return lines
 
@@ -194,7 +194,7 @@ def _by_head(section: Section) -> dict[str, list[Result]]:
     results: dict[str, list[Result]] = {}
     every = [result for group in section.groups for result in (*group.results, *group.sized)]
     for result in [*every, *section.unselected]:
-        results.setdefault(result.head, []).append(result)
+        results.setdefault(result.label, []).append(result)
     return results
 
 
@@ -246,16 +246,16 @@ def _features(result: Result) -> str:
 
 def _head_options(result: Result) -> str | None:
     """Return the options that differ from the defaults, None if the command has not all of them."""
-    if result.head not in HEADS:
+    if result.label not in HEADS:
         return None
-    usual = {k: _listed(v) for k, v in HEADS[result.head]().get_params().items()}
+    usual = {k: _listed(v) for k, v in HEADS[result.label]().get_params().items()}
     other = {k: v for k, v in result.params.items() if usual.get(k) != v}
     if not set(other) <= set(usual) or isinstance(other.get("class_weight"), dict):
         return None
     # It is for a fit without a validation set, which the command always gives one.
     other.pop("validation_fraction", None)
     return "".join(
-        f" --{name.replace('_', '-')}" + ("" if value is True else f" {value_said(value)}")
+        f" --{name.replace('_', '-')}" + ("" if value is True else f" {_spelt(value)}")
         for name, value in other.items()
     )
 
@@ -279,6 +279,13 @@ def _task_options(result: Result) -> str:
     by = split.get("groups", {}).get("by")
     said += [] if by is None else [f"--group-by {shlex.quote(by)}"]
     return "".join(f" {each}" for each in said)
+
+
+def _spelt(value: Any) -> str:
+    """Write a parameter as the command reads it: layers joined by x."""
+    if isinstance(value, list):
+        return "x".join(map(str, value)) or "none"
+    return value_said(value)
 
 
 def _listed(value: Any) -> Any:

@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from fer_features.experiment.run_folder import plain
+from fer_features.experiment.statistics import Estimate
 from fer_features.report import words
-from fer_features.report.summary import Group, Section
+from fer_features.report.summary import Group, Pair, Section
 from fer_features.report.tables import COLUMNS
 
 FORMAT = "fer-features/report"
@@ -17,7 +18,7 @@ FORMAT_VERSION = 1
 
 
 def as_json(title: str, notices: Sequence[str], parts: Sequence[Section], files: list[str]) -> str:
-    """Return the report's answers, scores, intervals and paired tests as JSON.
+    """Return the report's answers, scores, intervals and comparisons as JSON.
 
     `files` are the figures that lie beside it.
     """
@@ -36,7 +37,8 @@ def as_csv(parts: Sequence[Section]) -> str:
     """Return a line for each score of each head and split, as CSV.
 
     Columns: ``section`` (from 1), ``head``, ``split``, ``score``, ``fits``, ``mean`` over the
-    fits, ``lowest`` and ``highest`` of them, and for test ``low`` and ``high``, the 95 % interval.
+    fits, ``lowest`` and ``highest`` of them, and for test ``low`` and ``high``, the 95 % interval,
+    and ``covers_seeds``, whether it is about other seeds as well as other images.
     """
     lines = [
         {"section": number, "head": group.label, "split": split, "score": name}
@@ -57,14 +59,21 @@ def _section(part: Section) -> dict[str, Any]:
         "classes": part.first.task["classes"],
         "test_images": len(part.test),
         "chance": {"class": name, "accuracy": share},
+        "select": part.select,
+        "chosen": part.ranked[0].label,
+        "headlines": [
+            {"head": label, "accuracy": found.value, **_interval(found)}
+            | {"images": found.images, "seeds": found.seeds}
+            for label, found in part.headlines.items()
+        ],
         "heads": [_head(group) for group in part.groups],
-        "pairs": [asdict(pair) | {"words": pair.words} for pair in part.pairs],
+        "pairs": [_pair(pair) for pair in part.pairs],
         "settings": [
             {
                 "label": group.label,
                 "params": group.results[0].params,
                 "fits": len(group.results),
-                "validation_log_loss": group.mean("validation", "log_loss"),
+                "validation": group.mean("validation", part.select),
                 "tested": tested,
             }
             for group, tested in part.settings
@@ -76,7 +85,7 @@ def _head(group: Group) -> dict[str, Any]:
     first = group.results[0]
     return {
         "label": group.label,
-        "head": first.head,
+        "head": first.label,
         "params": first.params,
         "seeds": [result.seed for result in group.results],
         "fingerprint": first.fingerprint,
@@ -87,10 +96,10 @@ def _head(group: Group) -> dict[str, Any]:
             emotion: {
                 "class": group.emotions[0][emotion]["class"],
                 "images": group.emotions[0][emotion]["images"],
-                "error": wrong,
+                "error": wrong.value,
+                **_interval(wrong),
             }
-            | ({} if around is None else asdict(around))
-            for emotion, (wrong, around) in group.errors.items()
+            for emotion, wrong in group.errors.items()
         },
         "validation_log_loss_by_size": {
             str(size): losses for size, losses in words.size_curve(group).items()
@@ -98,16 +107,33 @@ def _head(group: Group) -> dict[str, Any]:
     }
 
 
-def _scores(group: Group, split: str) -> dict[str, dict[str, float | None]]:
-    found: dict[str, dict[str, float | None]] = {}
+def _pair(pair: Pair) -> dict[str, Any]:
+    apart = asdict(pair.difference)
+    return {
+        "first": pair.first,
+        "second": pair.second,
+        "difference": apart.pop("value"),
+        **apart,
+        "holm": pair.holm,
+        "words": pair.words,
+    }
+
+
+def _scores(group: Group, split: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
     for name in COLUMNS:
         values = group.values(split, name)
-        around = group.intervals.get(name) if split == "test" else None
         found[name] = {
             "mean": group.mean(split, name),
             "lowest": min(values, default=None),
             "highest": max(values, default=None),
-            "low": None if around is None else around.low,
-            "high": None if around is None else around.high,
+            **_interval(group.estimates[name] if split == "test" else None),
         }
     return found
+
+
+def _interval(found: Estimate | None) -> dict[str, Any]:
+    """Return an interval and what it is about; NaN, which plain() makes None, where none is."""
+    if found is None:
+        return {"low": None, "high": None, "covers_seeds": None}
+    return {"low": found.low, "high": found.high, "covers_seeds": found.covers_seeds}

@@ -84,11 +84,21 @@ class Drawing:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw in the house style; matplotlib's settings are as before afterwards."""
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+    """Draw in the house style, whatever is set; matplotlib's settings are as before afterwards.
+
+    No backend is named or loaded: a figure's canvas is made for it.
+    """
+    own = {
+        name: value
+        for name, value in matplotlib.rcParamsDefault.items()
+        if not name.startswith(("backend", "interactive", "toolbar"))
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", matplotlib.MatplotlibDeprecationWarning)  # own defaults
         # A class may be named in a script that the font lacks: it shows as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield
+        with matplotlib.rc_context({**own, **_STYLE}):
+            yield
 
 
 def render(figure: Figure) -> Drawing:

@@ -7,17 +7,116 @@ the same images under the same classes stand side by side in a section; nothing 
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from fer_features.experiment.bootstrap import Interval, emotion_errors, interval, resampled_scores
-from fer_features.experiment.evaluation import Result
-from fer_features.experiment.scoring import by_emotion
-from fer_features.experiment.significance import Pair, compare_pairs
+from fer_features.experiment.result import Result
+from fer_features.experiment.scores import SCORES, SMALLER_IS_BETTER, by_emotion
+from fer_features.experiment.statistics import (
+    LEVEL,
+    Difference,
+    Estimate,
+    difference,
+    estimate,
+    holm,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What the fits of a group say of the images of one split, in an order that groups share.
+
+    ``target`` int (n,) and ``predicted`` int (fits, n) are positions in the task's classes, ``p``
+    is float64 (fits, n, classes), and images of equal ``draw`` (n,) are one: copies of one image,
+    or of one person or sequence.
+    """
+
+    rows: pd.DataFrame
+    target: npt.NDArray[np.int64]
+    predicted: npt.NDArray[np.int64]
+    p: npt.NDArray[np.float64]
+    draw: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, results: Sequence[Result], split: str) -> "Answers":
+        """Gather them from the predictions of fits that are of the same images."""
+        classes = results[0].classes
+        place = {name: i for i, name in enumerate(classes)}
+        tables = [_in_common_order(result, split) for result in results]
+        first = tables[0]
+        return cls(
+            first,
+            np.array(first["target"].map(place), dtype=np.int64),
+            np.array([t["predicted"].map(place) for t in tables], dtype=np.int64),
+            np.array([t[[f"p_{name}" for name in classes]].to_numpy(np.float64) for t in tables]),
+            _draws(first),
+        )
+
+    def only(self, kept: npt.NDArray[np.bool_]) -> "Answers":
+        """Return those of some of the images, (n,)."""
+        rows = self.rows[kept].reset_index(drop=True)
+        said, p = self.predicted[:, kept], self.p[:, kept]
+        return Answers(rows, self.target[kept], said, p, self.draw[kept])
+
+    def estimate(self, score: str, random: bool) -> Estimate:
+        """Return a score of these answers with its interval."""
+        return estimate(
+            self.target,
+            self.p,
+            score,
+            random=random,
+            groups=self.draw,
+            predicted=self.predicted,
+        )
+
+    def less(self, other: "Answers", score: str, random: tuple[bool, bool]) -> Difference:
+        """Return how much higher a score of these is than of others on the same images."""
+        return difference(
+            self.target,
+            self.p,
+            other.p,
+            score,
+            random=random,
+            groups=self.draw,
+            predicted=(self.predicted, other.predicted),
+        )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two groups on the same test images: how much more often the first is right.
+
+    ``holm`` is the difference's p after Holm's correction over all pairs, None as that is where
+    there is no verdict; ``lucky`` names those of the two whose seed matters and that have one.
+    """
+
+    first: str
+    second: str
+    difference: Difference
+    holm: float | None
+    lucky: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """Say in plain words what the interval and p come to."""
+        if self.holm is None:
+            why = f"one seed of {' and of '.join(self.lucky)}" if self.lucky else "too few images"
+            return f"{why}: no verdict"
+        if self.difference.low <= 0 <= self.difference.high:
+            return "no evidence that they differ"
+        if self.holm >= 1 - LEVEL:
+            return "no evidence that they differ, as one of so many pairs"
+        ahead, behind = (self.first, self.second)[:: 1 if self.difference.value > 0 else -1]
+        return f"evidence that {ahead} is right more often than {behind}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,16 +146,51 @@ class Group:
         values = self.values(split, score)
         return float(np.mean(values)) if values else None
 
-    @cached_property
-    def intervals(self) -> dict[str, Interval | None]:
-        """The interval of each test score's mean over the seeds."""
-        fits = [resampled_scores(result) for result in self.results]
-        return {name: interval(np.mean([fit[name] for fit in fits], axis=0)) for name in fits[0]}
+    @property
+    def random(self) -> bool:
+        """Whether a seed may change a fit of it."""
+        return any(result.random for result in self.results)
+
+    @property
+    def lucky(self) -> bool:
+        """Whether its seed matters and it has one: how much it matters is not known."""
+        return self.random and len(self.results) == 1
 
     @cached_property
-    def errors(self) -> dict[str, tuple[float, Interval | None]]:
+    def answers(self) -> Answers:
+        """What it says of the test images."""
+        return Answers.of(self.results, "test")
+
+    @cached_property
+    def estimates(self) -> dict[str, Estimate]:
+        """Each test score, mean over the seeds, with its interval."""
+        return {name: self.answers.estimate(name, self.random) for name in SCORES}
+
+    @cached_property
+    def errors(self) -> dict[str, Estimate]:
         """Each emotion's share of wrong answers, mean over the seeds, with its interval."""
-        return emotion_errors(self.results)
+        emotion = self.answers.rows["emotion"].to_numpy()
+        found = {}
+        for name in self.emotions[0]:
+            right = self.answers.only(emotion == name).estimate("accuracy", self.random)
+            wrong, low, high = 1 - right.value, 1 - right.high, 1 - right.low
+            found[name] = replace(right, value=wrong, low=low, high=high)
+        return found
+
+    @cached_property
+    def by_size(self) -> dict[int, list[Result]]:
+        """The fits by number of training images, ascending."""
+        found: dict[int, list[Result]] = {}
+        for result in [*self.sized, *self.results]:
+            found.setdefault(sum(result.split["sizes"]["train"].values()), []).append(result)
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def gain(self) -> Difference:
+        """What the last step to more training images adds to the validation log loss."""
+        fewer, more = list(self.by_size.values())[-2:]
+        after, before = Answers.of(more, "validation"), Answers.of(fewer, "validation")
+        return after.less(before, "log_loss", (self.random, self.random))
 
     @cached_property
     def emotions(self) -> list[dict[str, dict[str, Any]]]:
@@ -87,25 +221,95 @@ class Section:
 
     @property
     def chance(self) -> tuple[str, float]:
-        """Return the test set's most common class and its share of the images."""
-        counts = self.test["target"].value_counts()
+        """Return the most common class of the images that are judged by, and its share."""
+        counts = self.judged["target"].value_counts()
         top = max(self.classes, key=lambda name: counts.get(name, 0))
-        return top, float(counts.get(top, 0) / max(len(self.test), 1))
+        return top, float(counts.get(top, 0) / max(len(self.judged), 1))
+
+    @cached_property
+    def select(self) -> str:
+        """The score that chose on validation: the comparison's, log loss where none is named."""
+        fits = [result for group in self.groups for result in group.results]
+        named = {result.selection["score"] for result in fits if result.selection}
+        return str(named.pop()) if len(named) == 1 else "log_loss"
 
     @cached_property
     def ranked(self) -> list[Group]:
-        """The groups by mean validation log loss, the best first."""
+        """The groups by the mean on validation of the score that chose, the best first."""
+        return sorted(self.groups, key=lambda group: choice(group, self.select))
 
-        def loss(group: Group) -> float:
-            mean = group.mean("validation", "log_loss")
-            return np.inf if mean is None else mean
+    @cached_property
+    def chosen(self) -> Group | None:
+        """The group that validation chose, None where there is one, or two are level."""
+        if len(self.groups) < 2:
+            return None
+        best, second = (choice(group, self.select) for group in self.ranked[:2])
+        return self.ranked[0] if best < second else None
 
-        return sorted(self.groups, key=loss)
+    @cached_property
+    def kept(self) -> npt.NDArray[np.bool_] | None:
+        """Which test images no head may know from training or validation, in their common order.
+
+        All, where that is not known of each; None where there is no leak, or nothing else.
+        """
+        kept = np.ones(len(self.test), dtype=bool)
+        for group in self.groups:
+            rows = group.answers.rows
+            if "leaked" in rows:
+                kept &= (rows["leaked"] == "").to_numpy()
+            elif _unleaked(group.results[0]) is not None:
+                return None
+        return kept if kept.any() and not kept.all() else None
+
+    @property
+    def leaks(self) -> bool:
+        """Whether some of the test images leak to a head, and it has scores without them."""
+        return any(_unleaked(r) is not None for g in self.groups for r in g.results)
+
+    @property
+    def judged(self) -> pd.DataFrame:
+        """The test rows that the answer rests on: those that do not leak, where they are known."""
+        return self.answers(self.groups[0]).rows
+
+    def answers(self, group: Group) -> Answers:
+        """Return what a group says of the images that are judged by."""
+        return group.answers if self.kept is None else group.answers.only(self.kept)
+
+    @cached_property
+    def headlines(self) -> dict[str, Estimate]:
+        """Each group's accuracy on the images that are judged by, by label."""
+        return {group.label: self._headline(group) for group in self.groups}
+
+    def _headline(self, group: Group) -> Estimate:
+        if self.kept is not None:
+            return self.answers(group).estimate("accuracy", group.random)
+        whole = group.estimates["accuracy"]
+        if any(_unleaked(result) is None for result in group.results):
+            return whole
+        # Which images leak was not kept: their score is known, how sure it is is not.
+        images = int(np.sum(group.results[0].scores["test"]["unleaked"]["confusion"]))
+        value = float(np.mean(self.accuracies(group)))
+        return replace(whole, value=value, low=np.nan, high=np.nan, images=images)
+
+    def accuracies(self, group: Group) -> list[float]:
+        """Return each fit's accuracy on the images that are judged by."""
+        alone = [_unleaked(result) for result in group.results]
+        if self.kept is None and None not in alone:
+            return [each for each in alone if each is not None]
+        found = self.answers(group)
+        return [float(each) for each in (found.predicted == found.target).mean(axis=1)]
 
     @cached_property
     def pairs(self) -> list[Pair]:
         """Every two groups compared, those that rank higher first."""
-        return compare_pairs({group.label: group.results for group in self.ranked})
+        found = []
+        for one, other in combinations(self.ranked, 2):
+            random = (one.random, other.random)
+            apart = self.answers(one).less(self.answers(other), "accuracy", random)
+            lucky = tuple(group.label for group in (one, other) if group.lucky)
+            found.append(Pair(one.label, other.label, apart, apart.p, lucky))
+        corrected = holm([pair.difference.p for pair in found])
+        return [replace(pair, holm=p) for pair, p in zip(found, corrected, strict=True)]
 
     @cached_property
     def settings(self) -> list[tuple[Group, bool]]:
@@ -120,8 +324,32 @@ class Section:
         return any(len(group.results) > 1 for group in self.groups)
 
 
-def sections(results: Iterable[Result]) -> list[Section]:
-    """Sort results into what may be compared; a fit given twice counts once."""
+class Sections(list[Section]):
+    """Sections, and the results that they are of: while one holds them, they are made once."""
+
+    def __init__(self, found: Iterable[Section], results: Sequence[Result]) -> None:
+        super().__init__(found)
+        self.results = results
+
+
+_MADE: WeakValueDictionary[tuple[int, ...], Sections] = WeakValueDictionary()
+
+
+def sections(results: Iterable[Result]) -> Sections:
+    """Sort results into what may be compared; a fit given twice counts once.
+
+    What is computed of them, intervals and tests, is computed once: of the same results the same
+    sections come back for as long as somebody holds them.
+    """
+    results = list(results)
+    named = tuple(map(id, results))
+    found = _MADE.get(named)
+    if found is None:
+        found = _MADE[named] = Sections(_sections(results), results)
+    return found
+
+
+def _sections(results: Sequence[Result]) -> list[Section]:
     given = {key([_group_key(result), result.seed, result.scores]): result for result in results}
     unlike: dict[str, list[Result]] = {}
     untested: list[Result] = []
@@ -129,7 +357,8 @@ def sections(results: Iterable[Result]) -> list[Section]:
         if "test" not in result.scores:
             untested.append(result)
             continue
-        rows = test_rows(result)[["digest", "emotion", "target"]].sort_values("digest")
+        columns = ["digest", "emotion", "target"]
+        rows = test_rows(result)[columns].sort_values(columns)
         # Pairs, for the order of the classes is part of the task.
         comparable = key([list(result.task["classes"].items()), rows.to_numpy().tolist()])
         unlike.setdefault(comparable, []).append(result)
@@ -156,12 +385,20 @@ def test_rows(result: Result) -> pd.DataFrame:
     return rows[rows["split"] == "test"].reset_index(drop=True)
 
 
+def choice(group: Group, score: str) -> float:
+    """Return a group's mean of a score on validation, turned so that less is better."""
+    mean = group.mean("validation", score)
+    if mean is None:
+        return np.inf
+    return mean if score in SMALLER_IS_BETTER else -mean
+
+
 def settings_of(results: Iterable[Result]) -> dict[str, int]:
     """Count the settings of each head, sizes of the training set aside."""
     tried: dict[str, set[str]] = {}
     for result in results:
         if "train_part" not in result.split:
-            tried.setdefault(result.head, set()).add(_group_key(result))
+            tried.setdefault(result.label, set()).add(_group_key(result))
     return {head: len(settings) for head, settings in tried.items()}
 
 
@@ -197,6 +434,30 @@ def key(value: Any) -> str:
     return json.dumps(_as_floats(value), sort_keys=True)
 
 
+def _in_common_order(result: Result, split: str) -> pd.DataFrame:
+    """Return the rows of a split in an order that all results on the same images share."""
+    rows = result.predictions
+    rows = rows[rows["split"] == split]
+    return rows.sort_values(["digest", "target", "source"], kind="stable").reset_index(drop=True)
+
+
+def _draws(rows: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Number the draws that rows are of: copies of an image, and images of a group, are one."""
+    image = np.unique(rows["digest"], return_inverse=True)[1].ravel()
+    if "group" not in rows:
+        return image.astype(np.int64)
+    named = rows["group"].where(rows["group"] != "", rows["digest"])
+    group = len(rows) + np.unique(named, return_inverse=True)[1].ravel()
+    links = coo_array((np.ones(len(rows)), (image, group)), shape=(2 * len(rows),) * 2)
+    return np.asarray(connected_components(links)[1][image], dtype=np.int64)
+
+
+def _unleaked(result: Result) -> float | None:
+    """Return the test accuracy without images that leak, None where none or only such are."""
+    accuracy = result.scores["test"].get("unleaked", {}).get("accuracy")
+    return None if accuracy is None else float(accuracy)
+
+
 def _as_floats(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _as_floats(each) for name, each in value.items()}
@@ -206,7 +467,7 @@ def _as_floats(value: Any) -> Any:
 
 
 def _group_key(result: Result) -> str:
-    return key([result.head, result.params, result.split, result.fingerprint, result.features])
+    return key([result.label, result.params, result.split, result.fingerprint, result.features])
 
 
 def _grouped(results: Iterable[Result]) -> dict[str, list[Result]]:
@@ -225,7 +486,7 @@ def _origin(result: Result) -> str:
 
 
 def _setting(result: Result) -> str:
-    return key([result.head, result.params, _origin(result)])
+    return key([result.label, result.params, _origin(result)])
 
 
 def _label(
@@ -236,7 +497,7 @@ def _label(
     labelled: list[Group] = []
     for results, parts in zip(groups, sized or [[] for _ in groups], strict=True):
         result = results[0]
-        rivals = [other for other in every if other.head == result.head]
+        rivals = [other for other in every if other.label == result.label]
         apart = [
             f"{name}={value_said(value)}"
             for name, value in result.params.items()
@@ -247,7 +508,7 @@ def _label(
             for name, value in _origins(result).items()
             if len({_origins(other)[name] for other in every}) > 1
         ]
-        label = result.head + (f" ({', '.join(apart)})" if apart else "")
+        label = result.label + (f" ({', '.join(apart)})" if apart else "")
         taken = sum(re.sub(r" #\d+$", "", group.label) == label for group in labelled)
         ordered = sorted(results, key=lambda each: (each.seed is not None, each.seed or 0))
         named = f"{label} #{taken + 1}" if taken else label

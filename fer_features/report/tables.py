@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fer_features.experiment.evaluation import Result
-from fer_features.report.summary import Group, Section, seed_said, value_said
-from fer_features.report.words import size_curve
+from fer_features.experiment.result import Result
+from fer_features.report.summary import Group, Section, choice, seed_said, value_said
+from fer_features.report.words import SCORE_NAMES, interval_said, size_curve
 
 NOTHING = "\N{EN DASH}"
 """What a cell shows where there is no number."""
@@ -18,6 +18,7 @@ SEED_TASK = {"positive": ["happiness"], "negative": ["anger", "fear", "sadness"]
 
 COLUMNS = {
     "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced acc.",
     "precision": "Precision",
     "recall": "Recall",
     "f1": "F1",
@@ -28,15 +29,13 @@ COLUMNS = {
     "ece": "ECE ↓",
 }
 
-SMALLER_IS_BETTER = ("log_loss", "brier", "ece")
-
 
 class Cell(NamedTuple):
-    """One cell of a table: what it says, a second thought in small print, whether it leads."""
+    """One cell of a table: what it says, a second thought in small print, whether it was chosen."""
 
     text: str
     detail: str = ""
-    best: bool = False
+    chosen: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,33 +50,31 @@ class Table:
 
 def score_table(section: Section) -> Table:
     """Tabulate the mean of each test score over the seeds, with its interval, a row a group."""
-    best = _best(section, "test")
     rows = []
     for group in section.groups:
-        cells = [Cell(group.label, _fits(group))]
+        cells = [_named(section, group)]
         for name in COLUMNS:
-            mean = group.mean("test", name)
-            around = group.intervals.get(name)
-            low_to_high = "" if around is None else f"{around.low:.4f}{NOTHING}{around.high:.4f}"
-            text = NOTHING if mean is None else f"{mean:.4f}"
-            cells.append(Cell(text, low_to_high if mean is not None else "", text == best[name]))
+            found = group.estimates[name]
+            low_to_high = f"{found.low:.4f}{NOTHING}{found.high:.4f}"
+            sure = np.isfinite([found.low, found.high]).all()
+            text = NOTHING if np.isnan(found.value) else f"{found.value:.4f}"
+            cells.append(Cell(text, low_to_high if sure else ""))
         rows.append(tuple(cells))
     means = "mean over the seeds and, small, " if section.several_seeds else "small: "
-    caption = f"Test scores on {len(section.test):,} images, {means}95% interval over test images"
+    caption = f"Test scores on {len(section.test):,} images, {means}95% interval"
     return Table(caption, ("Head", *COLUMNS.values()), tuple(rows))
 
 
 def spread_table(section: Section, split: str) -> Table:
     """Tabulate the mean of each score over the seeds with its range, a row a group."""
-    best = _best(section, split)
     rows = []
     for group in section.groups:
-        cells = [Cell(group.label, _fits(group))]
+        cells = [_named(section, group)]
         for name in COLUMNS:
             mean = group.mean(split, name)
             text = NOTHING if mean is None else f"{mean:.4f}"
-            spread = _spread(group.values(split, name), "{:.4f}")
-            cells.append(Cell(text, spread, text == best[name]))
+            decided = split == "validation" and name == section.select and cells[0].chosen
+            cells.append(Cell(text, _spread(group.values(split, name), "{:.4f}"), decided))
         rows.append(tuple(cells))
     n = int((section.first.predictions["split"] == split).sum())
     spread_said = ", mean over the seeds and, small, lowest to highest"
@@ -91,25 +88,24 @@ def settings_table(section: Section) -> Table | None:
     """Tabulate every setting that was tried, the best of each head first; None of one a head."""
     if len(section.settings) == len(section.groups):
         return None
-    heads = list(dict.fromkeys(group.results[0].head for group, _ in section.settings))
-    losses = {
-        group.label: group.mean("validation", "log_loss") or 0.0 for group, _ in section.settings
-    }
+    heads = list(dict.fromkeys(group.results[0].label for group, _ in section.settings))
     ordered = sorted(
-        section.settings, key=lambda s: (heads.index(s[0].results[0].head), losses[s[0].label])
+        section.settings,
+        key=lambda s: (heads.index(s[0].results[0].label), choice(s[0], section.select)),
     )
+    shown = (section.select, "log_loss" if section.select == "accuracy" else "accuracy")
     rows = []
     for group, scored in ordered:
-        spread = _spread(group.values("validation", "log_loss"), "{:.4f}")
-        rows.append(
-            (
-                Cell(group.label, "selected, scored on test" if scored else ""),
-                Cell(f"{len(group.results)}"),
-                Cell(f"{losses[group.label]:.4f}", spread, scored),
-                Cell(f"{group.mean('validation', 'accuracy'):.4f}"),
-            )
-        )
-    columns = ("Setting", "Fits", "Validation log loss", "Validation accuracy")
+        cells = [
+            Cell(group.label, "selected, scored on test" if scored else "", scored),
+            Cell(f"{len(group.results)}"),
+        ]
+        for name in shown:
+            values = group.values("validation", name)
+            spread = _spread(values, "{:.4f}") if name == section.select else ""
+            cells.append(Cell(_mean(values) if values else NOTHING, spread))
+        rows.append(tuple(cells))
+    columns = ("Setting", "Fits", *(f"Validation {SCORE_NAMES[name]}" for name in shown))
     return Table("Every setting tried, mean over its fits", columns, tuple(rows))
 
 
@@ -119,51 +115,53 @@ def pairs_table(section: Section) -> Table | None:
         return None
     rows = []
     for pair in section.pairs:
-        low, high = 100 * pair.interval.low, 100 * pair.interval.high
+        apart = pair.difference
         rows.append(
             (
                 Cell(f"{pair.first} less {pair.second}", pair.words),
-                Cell(f"{100 * pair.difference:+.2f}"),
-                Cell(f"{low:+.2f} to {high:+.2f}"),
-                Cell(f"{pair.only_first:,}"),
-                Cell(f"{pair.only_second:,}"),
-                Cell(_p(pair.p)),
+                Cell(f"{100 * apart.value:+.2f}"),
+                Cell(
+                    interval_said(apart, "{:+.2f}", 100),
+                    "" if apart.covers_seeds else "images only",
+                ),
+                Cell(_p(apart.p)),
                 Cell(_p(pair.holm)),
             )
         )
-    columns = (
-        "Heads",
-        "Difference, points",
-        "95% interval",
-        "Only the first right",
-        "Only the second right",
-        "McNemar p",
-        "p after Holm",
-    )
-    return Table("Test accuracy of every two heads, in percentage points", columns, tuple(rows))
+    columns = ("Heads", "Difference, points", "95% interval", "p", "p after Holm")
+    caption = "Test accuracy of every two heads, in percentage points"
+    if section.kept is not None:
+        caption += f", on the {len(section.judged):,} images that do not leak"
+    return Table(caption, columns, tuple(rows))
 
 
 def score_note(section: Section) -> str:
     """Say what the columns of the score tables mean."""
     return (
-        f"{_columns_said(section)} Resampling adds noise to every bin, so the interval of the ECE "
-        "lies somewhat too high."
+        f"{_columns_said(section)} The interval of the ECE is about the ECE that comes out on as "
+        f"many images, which on few is above what it would be on many.{_chosen_said(section)}"
     )
+
+
+def _chosen_said(section: Section) -> str:
+    if section.chosen is None:
+        return ""
+    return f" Bold: what validation chose, by its {SCORE_NAMES[section.select]}."
 
 
 def _columns_said(section: Section) -> str:
     if len(section.classes) == 2:
         return (
             f"Precision, recall, F1, ROC AUC and average precision are those of "
-            f"“{section.classes[0]}”, the positive class; the decision is at a probability of "
-            "0.5. Log loss is in nats; of log loss, Brier score (the mean squared error of the "
+            f"“{section.classes[0]}”, the positive class; what a head itself answers decides. "
+            "Log loss is in nats; of log loss, Brier score (the mean squared error of the "
             "positive class's probability) and ECE (calibration error, 10 equal-width bins) less "
             "is better."
         )
     return (
         "Precision, recall, F1, ROC AUC and average precision are macro averages over the "
-        f"{len(section.classes)} classes, each against the rest; the decision is the most "
-        "probable class. Log loss is in nats; of log loss, Brier score (squared errors summed "
+        f"{len(section.classes)} classes, each against the rest; what a head itself answers "
+        "decides. Log loss is in nats; of log loss, Brier score (squared errors summed "
         "over the classes, 0 to 2) and ECE (calibration error of the most probable class, 10 "
         "equal-width bins) less is better."
     )
@@ -212,7 +210,7 @@ def size_table(groups: Sequence[Group]) -> Table:
 
 
 def calibration_table(labels: Sequence[str], found: Sequence[dict[str, Any]]) -> Table:
-    """Tabulate the bins of calibration curves, as calibration() in scoring returns them."""
+    """Tabulate the bins of calibration curves, as calibration() in scores returns them."""
     rows = [
         (Cell(label), Cell(f"{said:.4f}"), Cell(f"{came:.4f}"), Cell(f"{images:,}"))
         for label, curve in zip(labels, found, strict=True)
@@ -230,19 +228,10 @@ def facts(caption: str, values: dict[str, Any]) -> Table:
     return Table(caption, ("What", "Which"), tuple(rows), numbers=2)
 
 
-def _best(section: Section, split: str) -> dict[str, str | None]:
-    """Return the best mean of each score as it is shown, None where all are alike."""
-    best: dict[str, str | None] = {}
-    for name in COLUMNS:
-        means = [mean for group in section.groups if (mean := group.mean(split, name)) is not None]
-        choose = min if name in SMALLER_IS_BETTER else max
-        differ = len({f"{mean:.4f}" for mean in means}) > 1
-        best[name] = f"{choose(means):.4f}" if differ else None
-    return best
-
-
-def _fits(group: Group) -> str:
-    return "" if len(group.results) == 1 else group.times
+def _named(section: Section, group: Group) -> Cell:
+    """Name a head, with its number of fits, marked where validation chose it."""
+    fits = group.times if len(group.results) > 1 else "one seed" if group.lucky else ""
+    return Cell(group.label, fits, group is section.chosen)
 
 
 def _spread(values: Sequence[float], form: str) -> str:
@@ -252,7 +241,9 @@ def _spread(values: Sequence[float], form: str) -> str:
     return "all alike" if low == high else f"{low}{NOTHING}{high}"
 
 
-def _p(value: float) -> str:
+def _p(value: float | None) -> str:
+    if value is None:
+        return NOTHING
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
 
 

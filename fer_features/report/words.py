@@ -5,40 +5,57 @@ from typing import Any
 
 import numpy as np
 
-from fer_features.experiment.bootstrap import Interval
-from fer_features.experiment.evaluation import Result
+from fer_features.experiment.result import Result
+from fer_features.experiment.statistics import LEVEL, Difference, Estimate
 from fer_features.report.summary import Group, Section, settings_of
+
+SCORE_NAMES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "roc_auc": "ROC AUC",
+    "average_precision": "average precision",
+    "log_loss": "log loss",
+    "brier": "Brier score",
+    "ece": "calibration error",
+}
+"""What a sentence calls each score."""
 
 
 def answer(section: Section) -> str:
     """Say in two sentences how the head that validation chose did on test, and against chance."""
-    n = len(section.test)
     best = section.ranked[0]
-    accuracy = _accuracy(best)
+    found = section.headlines[best.label]
     seeds = "" if len(best.results) == 1 else f"mean over {best.times}, "
+    alone = found.images < len(section.test)
+    images = f"{found.images:,} test images{' that do not leak' if alone else ''}"
+    of_all = f"; {_accuracy(best):.1%} of all {len(section.test):,}" if alone else ""
     share = (
-        f"{accuracy:.1%} of the {n:,} test images correctly "
-        f"({seeds}95% interval {interval_said(best.intervals['accuracy'])})"
+        f"{found.value:.1%} of the {images} correctly "
+        f"({seeds}95% interval {interval_said(found)}{of_all})"
     )
     if len(section.groups) == 1:
         first = f"The {best.label} head classified {share}."
     else:
-        pair = section.pairs[0]  # the two of the lowest validation log loss
+        pair = section.pairs[0]  # the two that validation ranks highest
         other = section.ranked[1]
+        theirs = section.headlines[other.label].value
         first = (
-            f"The {best.label} head, the best by validation log loss, classified {share}, "
-            f"{_ahead(accuracy, _accuracy(other))} {other.label} ({_accuracy(other):.1%}): "
-            f"{pair.words}."
+            f"The {best.label} head, the best by validation {SCORE_NAMES[section.select]}, "
+            f"classified {share}, {_ahead(found.value, theirs)} {other.label} ({theirs:.1%})"
+            f"{';' if pair.holm is None else ':'} {pair.words}."
         )
     name, chance = section.chance
-    counts = section.test["target"].value_counts()
+    counts = section.judged["target"].value_counts()
     common = (
         "as common among them as any other class"
         if (counts == counts.max()).sum() > 1
         else ("their most common class")
     )
     second = f"Always answering “{name}”, {common}, would be right {chance:.1%}"
-    beaten = any(_accuracy(group) > chance for group in section.groups)
+    beaten = any(each.value > chance for each in section.headlines.values())
     better = "no head can do better" if chance == 1 else "no head here does better than that"
     verdict = "" if beaten else f": {better}"
     return f"{first} {second} of the time{verdict}."
@@ -46,37 +63,36 @@ def answer(section: Section) -> str:
 
 def caution(section: Section) -> str:
     """Say what the intervals and the spread cover, and what they leave out."""
-    text = (
-        "The 95% intervals come from 1,000 bootstrap resamples of the test images: they cover the "
-        "luck of which images were drawn for the test, not which were drawn for training."
-    )
+    lucky = [group.label for group in section.groups if group.lucky]
+    together = section.several_seeds and len(lucky) < len(section.groups)
+    text = "The 95% intervals are about other test images"
+    text += " and other seeds of the training together" if together else ""
+    text += ", for this training set: what other training images would do, only other splits show."
+    first = section.groups[0].answers
+    if len(np.unique(first.draw)) < len(first.draw):
+        groups = ", and images of one person or sequence," if "group" in first.rows else ""
+        text += f" Copies of one image{groups} count as one draw."
     if section.several_seeds:
         text += (
-            " The spread over seeds covers training alone (first weights, dropout, order of the "
+            " The spread over seeds is of training alone (first weights, dropout, order of the "
             "batches): rows and split are the same in every fit of a head."
         )
     once = [group for group in section.groups if len(group.results) == 1]
-    certain = [group.label for group in once if not _draws(group.results[0])]
+    certain = [group.label for group in once if not group.random]
     if certain and section.several_seeds:
         text += f" Fitted once, as a seed changes nothing there: {', '.join(certain)}."
-    lucky = [group.label for group in once if _draws(group.results[0])]
     if lucky:
         text += (
             f" Fitted with one seed: {', '.join(lucky)}. How much the luck of training matters "
-            "there is not known, and no interval covers it; more seeds would show it."
+            "there is not known, and no interval there is about it; more seeds would show it."
         )
     return text
-
-
-def _draws(result: Result) -> bool:
-    """Whether a fit's seed can matter; a regression given validation rows draws nothing."""
-    return result.seed is not None and "C" not in result.params
 
 
 def selection(section: Section) -> str:
     """Say how many settings were tried and how one was selected, or nothing where none was."""
     if not section.unselected:
-        heads = [group.results[0].head for group in section.groups]
+        heads = [group.results[0].label for group in section.groups]
         if len(set(heads)) < len(heads):
             return (
                 f"{len(heads)} settings, all of them scored on test: the test score of whichever "
@@ -87,7 +103,7 @@ def selection(section: Section) -> str:
     counts = settings_of([*tested, *section.unselected])
     fits = len(tested) + len(section.unselected)
     each = ", ".join(f"{head} {n}" for head, n in counts.items())
-    heads = [group.results[0].head for group in section.groups]
+    heads = [group.results[0].label for group in section.groups]
     if len(set(heads)) < len(heads):
         return (
             f"{sum(counts.values())} settings were tried ({each}; {fits} fits in all). "
@@ -98,7 +114,7 @@ def selection(section: Section) -> str:
     others = "one" if left == 1 else str(left)
     return (
         f"{sum(counts.values())} settings were tried ({each}; {fits} fits in all). Each head's was "
-        f"selected by its mean validation log loss; the other {others} "
+        f"selected by its mean validation {SCORE_NAMES[section.select]}; the other {others} "
         f"({len(section.unselected)} fits) never met the test images. Chosen among several, the "
         "validation scores of the selected ones are a little too good; the test scores are not."
     )
@@ -164,9 +180,11 @@ def leaks_said(results: Sequence[Result]) -> str | None:
         for (train, validation), what in counts.items()
         if worst["leaked"].get(train) or worst["leaked"].get(validation)
     ]
+    without = all("unleaked" in result.scores.get("test", {}) for result in leaked)
     return (
         f"Test images leak{which}: of {test:,}, {', and '.join(said)}. A head may know these by "
         "heart, so its test scores are too good."
+        f"{' The answer leaves them out.' if without else ''}"
     )
 
 
@@ -184,14 +202,22 @@ def _far_from_float32(store: Mapping[str, Any]) -> float | None:
 
 def pairs_note(section: Section) -> str:
     """Say what the table of pairs rests on."""
-    return (
-        "Difference and interval are of the mean accuracy over seeds, both heads on the same "
-        "resamples. McNemar's exact test is on the first seed's fits alone: of the images that "
-        "only one of the two got right, is each right as often? Its p is also given after Holm's "
-        f"correction over the {len(section.pairs)} "
-        f"{'pair' if len(section.pairs) == 1 else 'pairs'}. “Evidence” means that the interval "
-        "leaves out 0 and the corrected p is below 0.05."
-    )
+    judged = sum(pair.holm is not None for pair in section.pairs)
+    said = "Difference, interval and p are of the mean accuracy over seeds, both heads on the same "
+    if judged:
+        said += (
+            "images, and about other images and other seeds together. p is also given after "
+            f"Holm's correction over the {judged} {'pair' if judged == 1 else 'pairs'}. "
+            "“Evidence” means that the interval leaves out 0 and the corrected p is below 0.05."
+        )
+    else:
+        said += "images."
+    if any(pair.lucky for pair in section.pairs):
+        said += (
+            " Where a head whose seed matters has one seed, the interval is about other images "
+            "only, and there is no verdict."
+        )
+    return f"{said} All of it is for this training set."
 
 
 def emotion_said(section: Section) -> str:
@@ -232,37 +258,37 @@ def emotion_said(section: Section) -> str:
 
 def size_said(group: Group) -> str:
     """Say what the last step to more training images brought one head, on validation."""
-    curve = size_curve(group)
-    (fewer, before), (more, after) = list(curve.items())[-2:]
-    change = float(np.mean(after) - np.mean(before))
-    spread = max(max(losses) - min(losses) for losses in (before, after))
-    if min(len(before), len(after)) < 2:
-        verdict = "of one fit each, so whether that is more than luck is not known"
-    elif abs(change) <= spread:
-        verdict = "within the spread between seeds, so no sign that more data helps"
+    (fewer, _), (more, after) = list(size_curve(group).items())[-2:]
+    gain = group.gain
+    once = min(len(fits) for fits in list(group.by_size.values())[-2:]) == 1
+    if gain.p is None:
+        why = "one seed of it" if group.random and once else "too few images"
+        verdict = f"{why}: no verdict"
+    elif gain.low <= 0 <= gain.high or gain.p >= 1 - LEVEL:
+        verdict = "no evidence that more data helps"
     else:
-        verdict = "more data still helps" if change < 0 else "more data does not help"
+        verdict = "more data still helps" if gain.value < 0 else "more data does not help"
     return (
         f"From {fewer:,} to {more:,} training images the validation log loss of {group.label} "
-        f"{'falls' if change < 0 else 'rises'} by {abs(change):.4f}, to {np.mean(after):.4f}: "
+        f"{'falls' if gain.value < 0 else 'rises'} by {abs(gain.value):.4f}, to "
+        f"{np.mean(after):.4f} (95% interval of the change {interval_said(gain, '{:+.4f}')}): "
         f"{verdict}."
     )
 
 
 def size_curve(group: Group) -> dict[int, list[float]]:
     """Return the validation log loss of each seed by number of training images, ascending."""
-    curve: dict[int, list[float]] = {}
-    for result in [*group.sized, *group.results]:
-        n = sum(result.split["sizes"]["train"].values())
-        curve.setdefault(n, []).append(result.scores["validation"]["log_loss"])
-    return dict(sorted(curve.items()))
+    return {
+        n: [result.scores["validation"]["log_loss"] for result in fits]
+        for n, fits in group.by_size.items()
+    }
 
 
-def interval_said(interval: Interval | None, form: str = "{:.1%}") -> str:
-    """Write an interval from low to high, or say that there is none."""
-    if interval is None:
-        return "none"
-    return f"{form.format(interval.low)} to {form.format(interval.high)}"
+def interval_said(found: Estimate | Difference, form: str = "{:.1%}", times: float = 1) -> str:
+    """Write an interval from low to high, or say that it is not known."""
+    if not np.isfinite([found.low, found.high]).all():
+        return "not known"
+    return f"{form.format(times * found.low)} to {form.format(times * found.high)}"
 
 
 def _ahead(accuracy: float, other: float) -> str:

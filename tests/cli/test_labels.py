@@ -38,7 +38,7 @@ MAP = ["--map", "Wut=anger", "--map", "Ekel=disgust", "--map", "Angst=fear", "--
 
 def test_labels_join_through_the_command_to_the_report(home: Path, tmp_path: Path) -> None:
     call = ["--labels", "labels.csv", *MAP, "--group-by", "^(S[0-9]+)/", *FIT]
-    said = called("fer-fit-head", *call, "-o", tmp_path / "run", cwd=home)
+    said = called("fer-fit-head", *call, "--test", "-o", tmp_path / "run", cwd=home)
     assert said.returncode == 0, said.stderr
     labels, groups = said.stderr.splitlines()[:2]
     assert labels.startswith("Labels: labels.csv (column Label, sha256 ")
@@ -105,7 +105,7 @@ def test_all_emotions_are_those_of_the_labels(home: Path, tmp_path: Path) -> Non
 
 def test_kept_groups_that_leak_are_said_on_top(home: Path, tmp_path: Path) -> None:
     call = ["--split", "usage", "--duplicates", "keep", "--group-by", "^(S[0-9]+)/", *FIT]
-    said = called("fer-fit-head", *call, "-o", tmp_path / "run", cwd=home)
+    said = called("fer-fit-head", *call, "--test", "-o", tmp_path / "run", cwd=home)
     assert said.returncode == 0, said.stderr
     leak = re.search(r"Test images leak: of (\d+), (\d+) are of a person or seq", said.stderr)
     assert leak

@@ -1,6 +1,8 @@
 import itertools
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from support import TINY, noise_faces
@@ -18,8 +23,9 @@ from tqdm import tqdm
 from fer_features import BackboneSpec, DenseHead, LogisticHead, Result, Task, compare, extract
 from fer_features.errors import OptionError, RunError
 from fer_features.experiment.comparison_folder import load_results
-from fer_features.experiment.fit_plan import nested_order, part_of
-from fer_features.experiment.task import Data
+from fer_features.experiment.fitting import kept_file
+from fer_features.experiment.scores import SCORES, SMALLER_IS_BETTER
+from fer_features.experiment.task import Data, Split, nested_order, part_of
 
 GRID = {"dense": {"l2": [1e-4, 1e-1]}}
 
@@ -60,7 +66,7 @@ def stopped(*_: Any, **__: Any) -> None:
 def everything(results: list[Result]) -> list[Any]:
     """Return what a reader sees of results, but for the time they took."""
     return [
-        (r.head, r.params, r.seed, r.scores, r.history, r.split, r.predictions.to_csv())
+        (r.label, r.params, r.seed, r.scores, r.history, r.split, r.predictions.to_csv())
         for r in results
     ]
 
@@ -74,16 +80,15 @@ def finished(data: Data, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 def test_every_setting_is_fitted_under_every_seed_and_a_logistic_head_once(finished, data):
     _, results = finished
     whole = [result for result in results if "train_part" not in result.split]
-    assert [(r.head, r.params.get("l2"), r.seed) for r in whole] == [
+    assert [(r.label, r.params.get("l2"), r.seed) for r in whole] == [
         ("dense", 1e-4, 0),
         ("dense", 1e-4, 1),
         ("dense", 1e-1, 0),
         ("dense", 1e-1, 1),
         ("logistic", None, 0),
     ]
-    alone = LogisticHead(C=1e-3).fit(
-        data.train.X, data.train.y, validation=(data.validation.X, data.validation.y)
-    )
+    held_out = {"X_val": data.validation.X, "y_val": data.validation.y}
+    alone = LogisticHead(C=1e-3).fit(data.train.X, data.train.y, **held_out)
     said = whole[-1].predictions
     np.testing.assert_array_equal(
         said.loc[said["split"] == "test", "p_positive"],
@@ -95,7 +100,7 @@ def test_settings_are_selected_by_mean_validation_log_loss_and_only_those_see_th
     finished,
 ):
     folder, results = finished
-    dense = [r for r in results if r.head == "dense" and "train_part" not in r.split]
+    dense = [r for r in results if r.label == "dense" and "train_part" not in r.split]
     mean = {
         l2: np.mean([r.scores["validation"]["log_loss"] for r in dense if r.params["l2"] == l2])
         for l2 in GRID["dense"]["l2"]
@@ -103,7 +108,7 @@ def test_settings_are_selected_by_mean_validation_log_loss_and_only_those_see_th
     best = min(mean, key=mean.__getitem__)
     for kept in (results, load_results(folder)):
         for result in kept:
-            chosen = result.head == "logistic" or result.params["l2"] == best
+            chosen = result.label == "logistic" or result.params["l2"] == best
             tested = chosen and "train_part" not in result.split
             assert set(result.scores) == ({"validation", "test"} if tested else {"validation"})
             splits = {"validation", "test"} if tested else {"validation"}
@@ -112,7 +117,7 @@ def test_settings_are_selected_by_mean_validation_log_loss_and_only_those_see_th
     assert summary["selected"]["dense"]["l2"] == best
     loss = {"dense": mean[best]}
     loss["logistic"] = next(
-        r.scores["validation"]["log_loss"] for r in results if r.head == "logistic"
+        r.scores["validation"]["log_loss"] for r in results if r.label == "logistic"
     )
     assert list(summary["selected"]) == sorted(loss, key=loss.__getitem__)
 
@@ -180,32 +185,174 @@ def test_until_one_is_selected_settings_may_change_and_fits_are_kept(data, tmp_p
         compare(data, heads(), grid=GRID, **call)
     monkeypatch.undo()
     results = compare(data, heads(), grid={"dense": {"l2": [1e-4, 1e-2]}}, **call)
-    assert [r.params["l2"] for r in results if r.head == "dense"] == [1e-4, 1e-4, 1e-2, 1e-2]
+    assert [r.params["l2"] for r in results if r.label == "dense"] == [1e-4, 1e-4, 1e-2, 1e-2]
     assert Dense.fits == 2
     assert everything(load_results(call["out"])) == everything(results)
 
 
-def test_a_setting_that_diverges_names_itself_and_can_be_left_out(data, tmp_path):
+def test_a_setting_that_diverges_fails_alone_and_is_not_tried_again(data, tmp_path):
     rates = {"dense": {"learning_rate": [1e-3, 1e30]}}
-    with pytest.raises(OptionError, match=r"diverged with learning_rate=1e\+30.*smaller"):
-        compare(data, heads(), grid=rates, seeds=[0], out=tmp_path / "runs")
-    assert Dense.fits == 2
-    compare(data, heads(), seeds=[0], out=tmp_path / "runs")
-    assert Dense.fits == 2
+    call = {"grid": rates, "seeds": range(2), "out": tmp_path / "runs"}
+    results = compare(data, heads(), **call)
+    assert Dense.fits == 4
+    assert [(r.label, r.seed, "test" in r.scores) for r in results] == [
+        ("dense", 0, True), ("dense", 1, True), ("logistic", 0, True)
+    ]  # fmt: skip
+    assert [(f.label, f.seed, f.params["learning_rate"]) for f in results.failed] == [
+        ("dense", 0, 1e30), ("dense", 1, 1e30)
+    ]  # fmt: skip
+    assert "diverged" in results.failed[0].reason
+    assert "\n" not in results.failed[0].reason
+    table = results.settings().set_index("setting")
+    assert list(table["failed"]) == [0, 2, 0]
+    (said,) = results.notices()
+    assert said.startswith("Failed: 2 fits of dense (learning_rate=1e+30). ")
+    assert results.to_frame()["failed"].notna().sum() == 2
+    kept = load_results(tmp_path / "runs")
+    assert [vars(f) for f in kept.failed] == [vars(f) for f in results.failed]
+    again = compare(data, heads(), **call)
+    assert Dense.fits == 4
+    assert everything(again) == everything(results)
+    assert [f.reason for f in again.failed] == [f.reason for f in results.failed]
+
+
+def test_a_comparison_of_which_everything_fails_says_why(data, tmp_path):
+    with pytest.raises(OptionError, match=r"no setting could be fitted, 2 of 2 fits.*diverged"):
+        compare(
+            data, {"d": Dense(hidden=(6,), learning_rate=1e30)}, seeds=[0, 1], out=tmp_path / "runs"
+        )
+
+
+class Unlucky(GaussianNB):
+    """A classifier that fails as it is told to, on the rows it is told to."""
+
+    def __init__(self, fails: str | None = None, random_state: int | None = None) -> None:
+        super().__init__()
+        self.fails = fails
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> "Unlucky":
+        if self.fails == "disk":
+            raise OSError(28, "No space left on device", "/scratch/x")
+        if self.fails == "odd" and self.random_state % 2:
+            raise ValueError("an odd seed,\nand two lines")
+        return super().fit(X, y)
+
+    def predict_proba(self, X: Any) -> Any:
+        said = super().predict_proba(X)
+        return said * np.nan if self.fails == "says" else said
+
+
+@pytest.mark.parametrize(
+    ("fails", "failed", "reason"),
+    [
+        ("disk", 2, "OSError: [Errno 28] No space left on device: '/scratch/x'"),
+        ("odd", 1, "ValueError: an odd seed, and two lines"),
+        ("says", 2, "Unlucky: says nan, nan of an image"),
+    ],
+)
+def test_whatever_ends_a_fit_is_that_fits_own_and_its_setting_is_not_selected(
+    data, tmp_path, fails, failed, reason
+):
+    grid = {"u": {"fails": [fails, None]}}
+    results = compare(data, {"u": Unlucky()}, grid=grid, seeds=range(2), out=tmp_path / "runs")
+    assert [f.reason.startswith(reason) for f in results.failed] == [True] * failed
+    assert {r.params["fails"] for r in results if "test" in r.scores} == {None}
+
+
+def test_a_head_that_fails_altogether_leaves_the_others(data):
+    results = compare(data, {"u": Unlucky("disk"), "ours": LogisticHead(C=1e-3)}, seeds=[0])
+    assert [(r.label, "test" in r.scores) for r in results] == [("ours", True)]
+    assert list(results.settings()["head"]) == ["ours", "u"]
+
+
+def test_a_disk_that_is_full_while_results_are_written_is_said_to_be(data, tmp_path, monkeypatch):
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    with pytest.raises(RunError, match=r"cannot be written \(No space left on device\)"):
+        compare(data, {"ours": LogisticHead(C=1e-3)}, out=tmp_path / "runs")
+
+
+@pytest.mark.parametrize("select", SCORES)
+def test_any_score_selects_on_validation_in_its_own_direction(data, tmp_path, select):
+    grid = {"neighbours": {"n_neighbors": [1, 5, 40]}, "ours": {"C": [1e-5, 1e-2, 10.0]}}
+    named = {"neighbours": KNeighborsClassifier(), "ours": LogisticHead()}
+    out = tmp_path / "runs"
+    results = compare(data, named, grid=grid, select=select, out=out)
+    choose = min if select in SMALLER_IS_BETTER else max
+    for label in named:
+        own = [r for r in results if r.label == label]
+        best = choose(r.scores["validation"][select] for r in own)
+        tested = [r for r in own if "test" in r.scores]
+        assert len(tested) == 1
+        assert tested[0].scores["validation"][select] == best
+        assert [r.selection for r in own] == [
+            {"score": select, "selected": r is tested[0]} for r in own
+        ]
+    summary = json.loads((out / "results.json").read_text())
+    assert summary["experiment"]["select"] == select
+    kept = load_results(out)
+    assert kept.select == select
+    assert [r.selection for r in kept] == [r.selection for r in results]
+    order = [next(r for r in results if r.label == label and "test" in r.scores).scores
+             for label in summary["selected"]]  # fmt: skip
+    first, second = (scores["validation"][select] for scores in order)
+    assert choose(first, second) == first
+
+
+def test_until_one_is_selected_another_score_may_select(data, tmp_path, monkeypatch):
+    call = {"grid": {"ours": {"C": [1e-5, 10.0]}}, "out": tmp_path / "runs"}
+    monkeypatch.setattr("fer_features.experiment.comparison.settle", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        compare(data, {"ours": LogisticHead()}, **call)
+    monkeypatch.undo()
+    results = compare(data, {"ours": LogisticHead()}, select="f1", **call)
+    assert {r.selection["score"] for r in load_results(call["out"])} == {"f1"}
+    with pytest.raises(RunError, match="comparison with other select"):
+        compare(data, {"ours": LogisticHead()}, select="ece", **call)
+    assert everything(load_results(call["out"])) == everything(results)
+
+
+def test_an_unknown_score_or_a_second_store_is_refused(data):
+    with pytest.raises(OptionError, match=r"select: 'acuracy', expected one of.*'accuracy'"):
+        compare(data, heads(), select="acuracy")
+    with pytest.raises(OptionError, match="data: 2 given, expected one"):
+        compare([data, data], heads())
+    assert Dense.fits == 0
+    ours = {"ours": LogisticHead(C=1e-3)}
+    assert everything(compare([data], ours)) == everything(compare(data, ours))
+
+
+def test_class_weights_weighed_by_log_loss_are_said_to_be_never_chosen(data):
+    grid = {"ours": {"class_weight": [None, "balanced"]}}
+    ours = {"ours": LogisticHead(C=1e-3)}
+    said = compare(data, ours, grid=grid).notices()
+    assert len(said) == 1
+    assert "log loss, which never chooses" in said[0]
+    assert compare(data, ours, grid=grid, select="balanced_accuracy").notices() == []
+    assert compare(data, ours).notices() == []
 
 
 def test_other_scikit_learn_classifiers_are_compared_too(data, tmp_path):
     named = {
         "forest": RandomForestClassifier(5),
-        "piped": make_pipeline(StandardScaler(), LogisticRegression()),
+        "piped": make_pipeline(StandardScaler(), KNeighborsClassifier()),
         "ours": LogisticHead(C=1e-3),
     }
     results = compare(data, named, seeds=range(2), out=tmp_path / "runs")
-    assert [(r.head, r.seed) for r in results] == [
-        ("forest", 0), ("forest", 1), ("piped", None), ("ours", 0)
+    assert [(r.label, r.seed, r.random) for r in results] == [
+        ("forest", 0, True), ("forest", 1, True), ("piped", None, False), ("ours", 0, False)
     ]  # fmt: skip
     forests = [r.predictions.drop(columns="source").to_csv() for r in results[:2]]
     assert forests[0] != forests[1]
+    assert [kept_file(r.folder) and kept_file(r.folder).name for r in results] == [
+        None, None, "head.skops", "head.keras"
+    ]  # fmt: skip
+    assert results.notices() == [
+        "Not kept: the fitted forest, as reading it again would mean to trust its file."
+    ]
     again = compare(data, named, seeds=range(2), out=tmp_path / "runs")
     assert everything(again) == everything(results)
     # Not kept, such a fit is done again where only its test scores were missing.
@@ -219,6 +366,65 @@ def test_other_scikit_learn_classifiers_are_compared_too(data, tmp_path):
     assert everything(compare(data, named, seeds=range(2), out=tmp_path / "runs")) == everything(
         results
     )
+
+
+@pytest.fixture(scope="module")
+def wide() -> Data:
+    """Random embeddings as long as InceptionResNetV2's."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(900, 1536)).astype(np.float32)
+    y = np.where(X[:, :5].sum(axis=1) + rng.normal(size=900) > 0, "positive", "negative")
+    digest = rng.integers(0, 256, (900, 32), dtype=np.uint8)
+    emotion = np.where(y == "positive", 3, 0).astype(np.int8)
+    source = np.arange(900).astype(np.str_)
+    every = Split(X, y, emotion, digest, source)
+    parts = [
+        Split(*(getattr(every, name)[rows] for name in ("X", "y", "emotion", "digest", "source")))
+        for rows in (slice(540), slice(540, 720), slice(720, 900))
+    ]
+    store = {"fingerprint": "ab" * 32, "features": "final", "dataset": {"sha256": None}}
+    sizes = {name: {} for name in ("train", "validation", "test")}
+    return Data(Task(), *parts, ("positive", "negative"), {"sizes": sizes}, store)
+
+
+def test_a_worker_that_is_killed_is_said_to_be_and_what_is_finished_is_kept(data, tmp_path):
+    class Greedy(GaussianNB):
+        def __init__(self, kill: bool = False) -> None:
+            super().__init__()
+            self.kill = kill
+
+        def fit(self, *rows: Any) -> "Greedy":
+            if self.kill:
+                os.kill(os.getpid(), signal.SIGKILL)  # as the system does for lack of memory
+            return super().fit(*rows)
+
+    grid = {"greedy": {"kill": [False, True]}}
+    with pytest.raises(RunError, match=r"workers: a process of 2 died in a fit.*workers=1"):
+        compare(data, {"greedy": Greedy()}, grid=grid, workers=2, out=tmp_path / "runs")
+    results = compare(data, {"greedy": Greedy()}, out=tmp_path / "runs")
+    assert [r.label for r in results] == ["greedy"]
+
+
+def test_any_number_of_workers_gives_the_same_bits_at_1536_features(wide, tmp_path):
+    named = {
+        "dense": DenseHead(epochs=4, standardize=True),
+        "logistic": LogisticHead(C=1e-3),
+        "neighbours": KNeighborsClassifier(5),
+        "forest": RandomForestClassifier(20, n_jobs=2),
+        "boosted": HistGradientBoostingClassifier(max_iter=5, max_leaf_nodes=4),
+        "lda": make_pipeline(PCA(50), LinearDiscriminantAnalysis()),
+    }
+    found = []
+    for workers in (1, 2):
+        out = tmp_path / str(workers)
+        found.append(compare(wide, named, seeds=range(2), workers=workers, out=out))
+        assert not found[-1].failed
+    assert everything(found[0]) == everything(found[1])
+    for one, two in zip(*found, strict=True):
+        files = kept_file(one.folder), kept_file(two.folder)
+        assert all(files) or not any(files)
+        if one.label in ("dense", "logistic"):
+            assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_the_time_left_is_that_of_the_fits_left(finished, data, tmp_path, monkeypatch):
@@ -306,7 +512,7 @@ def test_a_folder_of_other_files_is_refused_and_left_alone(data, tmp_path):
         ({"seeds": []}, "seeds: none"),
         ({"grid": {"dens": {}}}, "unknown head 'dens'.*Did you mean dense"),
         ({"grid": {"dense": {"dropuot": [1]}}}, "no parameter 'dropuot'.*Did you mean dropout"),
-        ({"grid": {"dense": {"seed": [1]}}}, "Use seeds"),
+        ({"grid": {"dense": {"random_state": [1]}}}, "Use seeds"),
         ({"grid": {"dense": {"l2": []}}}, "expected a list of values"),
         ({"grid": {"dense": {"dropout": [0.5, 1.5]}}}, "dropout=1.5, expected a number from 0 to"),
         ({"grid": {"logistic": {"C": ["auto", -1]}}}, "C=-1, expected 'auto' or a number above 0"),
@@ -331,7 +537,7 @@ def test_any_label_makes_a_safe_folder_and_no_two_share_one(data, tmp_path):
         len(name) < 60 and name.replace("-", "").replace("_", "").isalnum() for name in names
     )
     assert [path.name for path in tmp_path.iterdir()] == ["labels"]
-    assert [result.head for result in load_results(tmp_path / "labels")] == labels
+    assert [result.label for result in load_results(tmp_path / "labels")] == labels
 
 
 def test_a_value_tried_twice_is_fitted_once(data):

@@ -14,10 +14,10 @@ from sklearn.linear_model import LogisticRegression
 
 from fer_features.errors import RunError, TaskError
 from fer_features.experiment.drawing import count_copies
-from fer_features.experiment.evaluation import Result, evaluate, fit_and_evaluate
 from fer_features.experiment.heads import LogisticHead
+from fer_features.experiment.result import Result, evaluate, fit_and_evaluate
 from fer_features.experiment.run_folder import SPLITS, check_free
-from fer_features.experiment.scoring import SCORES, by_emotion, decide, score
+from fer_features.experiment.scores import SCORES, by_emotion, decide, score
 from fer_features.experiment.task import Data, Split, Task
 from fer_features.faces.emotions import EMOTIONS
 
@@ -72,13 +72,13 @@ def fitted(data: Data) -> LogisticRegression:
 @pytest.fixture(scope="module", params=CLASSES)
 def result(request: pytest.FixtureRequest) -> Result:
     data = drawn_data({name: list(held) for name, held in CLASSES[request.param].items()})
-    return evaluate(fitted(data), data)
+    return evaluate(fitted(data), data, test=True)
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     data = drawn_data({"up": ["happiness"], "down": ["anger"]})
-    return evaluate(fitted(data), data).save(tmp_path / "runs" / "0001-logistic")
+    return evaluate(fitted(data), data, test=True).save(tmp_path / "runs" / "0001-logistic")
 
 
 def recomputed(rows: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -92,6 +92,7 @@ def recomputed(rows: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:
     average["zero_division"] = 0.0
     return {
         "accuracy": metrics.accuracy_score(target, predicted),
+        "balanced_accuracy": metrics.balanced_accuracy_score(target, predicted),
         "precision": metrics.precision_score(target, predicted, **average),
         "recall": metrics.recall_score(target, predicted, **average),
         "f1": metrics.f1_score(target, predicted, **average),
@@ -131,20 +132,21 @@ def test_scores_recomputed_from_the_files_agree_to_the_last_digit(result, tmp_pa
         assert len(rows) == 60
         expected = recomputed(rows, result.classes)
         # Summed class by class in another order, a macro average may differ in the 16th digit.
-        for name in (*SCORES, "ece"):
+        for name in SCORES:
             assert document["scores"][split][name] == pytest.approx(expected[name], rel=1e-13)
         assert document["scores"][split]["confusion"] == expected["confusion"]
         again = score(
             list(rows["target"]),
             rows[[f"p_{name}" for name in result.classes]].to_numpy(),
             result.classes,
+            list(rows["predicted"]),
         )
         assert again == document["scores"][split]
 
 
 def test_two_class_scores_are_the_first_classs():
     data = drawn_data({"up": ["happiness"], "down": ["anger"]})
-    scored = evaluate(fitted(data), data).scores["test"]
+    scored = evaluate(fitted(data), data, test=True).scores["test"]
     (tp, fn), (fp, tn) = scored["confusion"]
     assert scored["accuracy"] == (tp + tn) / 60
     assert scored["precision"] == tp / (tp + fp)
@@ -153,9 +155,7 @@ def test_two_class_scores_are_the_first_classs():
 
 def test_a_result_read_back_is_the_same(result, tmp_path):
     loaded = Result.load(result.save(tmp_path / "run"))
-    for name in ("head", "params", "seed", "task", "split", "scores", "history", "seconds"):
-        assert getattr(loaded, name) == getattr(result, name), name
-    for name in ("store", "fingerprint", "outputs", "versions"):
+    for name in set(Result.__dataclass_fields__) - {"predictions", "folder", "fitted"}:
         assert getattr(loaded, name) == getattr(result, name), name
     assert loaded.classes == result.classes
     assert loaded.outputs == sorted(result.classes)
@@ -185,7 +185,7 @@ def test_what_one_class_alone_leaves_undefined_is_none():
     scored = score(["a", "a"], np.array([[0.9, 0.1], [0.2, 0.8]]), ["a", "b"])
     assert scored["roc_auc"] is None
     assert scored["average_precision"] is None
-    assert scored["accuracy"] == 0.5
+    assert scored["accuracy"] == scored["balanced_accuracy"] == 0.5
     three = score(["a", "b"], np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1]]), ["a", "b", "c"])
     assert three["roc_auc"] is None
     assert three["accuracy"] == 1.0
@@ -210,7 +210,7 @@ def test_probabilities_of_a_float32_head_are_scored_as_they_are_kept(tmp_path):
             return super().predict_proba(X).astype(np.float32)
 
     data = drawn_data({name: [name] for name in EMOTIONS})
-    result = evaluate(Rounded(max_iter=500).fit(data.train.X, data.train.y), data)
+    result = evaluate(Rounded(max_iter=500).fit(data.train.X, data.train.y), data, test=True)
     loaded = Result.load(result.save(tmp_path / "run"))
     rows = loaded.predictions[loaded.predictions["split"] == "test"]
     p = rows[[f"p_{name}" for name in EMOTIONS]].to_numpy()
@@ -222,20 +222,6 @@ def test_a_head_of_other_classes_is_refused():
     other = drawn_data({"up": ["happiness"], "low": ["anger"]})
     with pytest.raises(TaskError, match=r"fitted to the classes low, up, expected up, down\."):
         evaluate(fitted(other), data)
-
-
-def test_a_fitted_head_is_kept_beside_its_scores(tmp_path):
-    class Kept(LogisticRegression):
-        def save(self, path: Path) -> None:
-            path.write_bytes(b"weights")
-
-    data = drawn_data({"up": ["happiness"], "down": ["anger"]})
-    result = evaluate(Kept().fit(data.train.X, data.train.y), data)
-    folder = result.save(tmp_path / "run")
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "head.keras", "metrics.json", "predictions.csv"
-    ]  # fmt: skip
-    assert (folder / "head.keras").read_bytes() == b"weights"
 
 
 def test_an_existing_run_is_never_overwritten(run):
@@ -258,12 +244,12 @@ def test_an_empty_folder_is_filled_and_a_file_is_refused(run, tmp_path):
 
 
 def test_a_save_that_fails_leaves_nothing(run, tmp_path):
-    class Broken(LogisticRegression):
-        def save(self, path: Path) -> None:
+    class Broken(LogisticHead):
+        def save(self, *_: Any, **__: Any) -> None:
             raise OSError(28, "No space left on device")
 
     data = drawn_data({"up": ["happiness"], "down": ["anger"]})
-    result = evaluate(Broken().fit(data.train.X, data.train.y), data)
+    result = evaluate(Broken(C=0.1).fit(data.train.X, data.train.y), data, test=True)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(RunError, match="No space left on device"):
         result.save(tmp_path / "runs" / "0002")
@@ -273,19 +259,17 @@ def test_a_save_that_fails_leaves_nothing(run, tmp_path):
 def test_a_fit_scored_on_validation_alone_holds_no_test_row_until_it_is_updated(tmp_path):
     data = drawn_data({"up": ["happiness"], "down": ["anger"]})
     head = fitted(data)
-    chosen_among = evaluate(head, data, test=False)
+    chosen_among = evaluate(head, data)
     folder = chosen_among.save(tmp_path / "run")
-    (folder / "head.keras").write_bytes(b"weights")
+    kept = (folder / "head.skops").read_bytes()
     loaded = Result.load(folder)
     assert list(loaded.scores) == ["validation"]
     assert set(loaded.predictions["split"]) == {"validation"}
-    scored = evaluate(head, data)
+    scored = evaluate(head, data, test=True)
     scored.update(folder)
     assert Result.load(folder).scores == scored.scores
     assert set(Result.load(folder).predictions["split"]) == {"validation", "test"}
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "head.keras", "metrics.json", "predictions.csv"
-    ]  # fmt: skip
+    assert (folder / "head.skops").read_bytes() == kept
 
 
 def test_another_fits_folder_is_not_updated(run):
@@ -299,11 +283,12 @@ def test_another_fits_folder_is_not_updated(run):
 def test_fitting_and_scoring_in_one_call_gives_what_the_two_calls_give(capsys):
     data = drawn_data({"up": ["happiness"], "down": ["anger"]})
     held_out = (data.validation.X, data.validation.y)
-    apart = evaluate(LogisticHead().fit(data.train.X, data.train.y, validation=held_out), data)
+    head = LogisticHead().fit(data.train.X, data.train.y, X_val=held_out[0], y_val=held_out[1])
+    apart = evaluate(head, data)
     together = fit_and_evaluate(LogisticHead(), data, progress=True)
     assert together.scores == apart.scores
     assert together.history == apart.history
-    assert (together.head, together.seed) == ("logistic", 0)
+    assert (together.label, together.seed) == ("logistic", 0)
     assert capsys.readouterr().err == ""  # a bar shows only of a fit that takes a second
 
 
@@ -316,7 +301,7 @@ def test_runs_number_themselves(run, tmp_path, monkeypatch):
         Path("runs", name).mkdir(parents=True)
     assert result.save() == Path("runs/0008-LogisticRegression")
     assert Result.load("runs/0008-LogisticRegression").scores == result.scores
-    assert replace(result, head="../a b").save() == Path("runs/0009-a_b")
+    assert replace(result, label="../a b").save() == Path("runs/0009-a_b")
 
 
 def test_runs_that_end_at_the_same_moment_are_all_kept(run, tmp_path, monkeypatch):
@@ -383,7 +368,15 @@ def swapped(table: pd.DataFrame) -> pd.DataFrame:
             "test log_loss 0.1, expected",
         ),
         (lambda run: rewritten(run, lambda rows: rows[:-1]), "test confusion .* expected"),
-        (lambda run: rewritten(run, swapped), r"predictions\.csv row 2: not a class and its prob"),
+        (lambda run: rewritten(run, swapped), "validation confusion .* expected"),
+        (
+            lambda run: rewritten(run, lambda rows: rows.assign(predicted="none")),
+            r"predictions\.csv row 1: not a class, an answer and probabilities",
+        ),
+        (
+            lambda run: rewritten(run, lambda rows: rows[rows["split"] != "test"]),
+            r"predictions\.csv: no test images, expected those that metrics\.json scores",
+        ),
         (lambda run: (run / "predictions.csv").unlink(), r"no predictions\.csv"),
         (lambda run: (run / "predictions.csv").write_text(""), r"predictions\.csv: not readable"),
         (lambda run: (run / "predictions.csv").write_text("a,b\n1,2\n"), "columns a, b, expected"),
@@ -406,19 +399,39 @@ def test_a_probability_that_is_no_number_is_refused(run):
         Result.load(run)
 
 
-def test_leaked_test_images_are_left_out_of_a_second_set_of_scores(tmp_path):
+def test_scores_without_what_leaks_stand_beside_those_with_it(tmp_path):
     data = drawn_data({"up": ["happiness"], "down": ["anger"]})
-    assert set(evaluate(fitted(data), data).scores) == {"validation", "test"}
+    assert "unleaked" not in evaluate(fitted(data), data, test=True).scores["test"]
     digest = data.test.digest.copy()
     digest[[0, 5]], digest[7] = data.train.digest[3], data.validation.digest[1]
-    leaky = replace(data, test=replace(data.test, digest=digest))
-    result = evaluate(fitted(leaky), leaky)
-    rows = result.predictions[result.predictions["split"] == "test"].drop(index=[60, 65, 67])
-    expected = recomputed(rows, result.classes)
-    for name, value in expected.items():
-        assert result.scores["unleaked"][name] == pytest.approx(np.array(value), rel=1e-13), name
+    group = np.full(60, "")
+    group[[9, 11]] = "p", "q"
+    leaky = replace(
+        data,
+        test=replace(data.test, digest=digest),
+        train=replace(data.train, group=np.where(np.arange(180) == 4, "p", "")),
+        validation=replace(data.validation, group=group),
+    )
+    result = evaluate(fitted(leaky), leaky, test=True)
+    for split, leaking in (("test", [60, 65, 67]), ("validation", [9])):
+        rows = result.predictions[result.predictions["split"] == split].drop(index=leaking)
+        for name, value in recomputed(rows, result.classes).items():
+            found = result.scores[split]["unleaked"][name]
+            assert found == pytest.approx(np.array(value), rel=1e-13), name
+    assert list(result.to_frame().index) == [
+        "validation", "validation unleaked", "test", "test unleaked"
+    ]  # fmt: skip
     assert Result.load(result.save(tmp_path / "run")).scores == result.scores
-    assert "unleaked" not in evaluate(fitted(leaky), leaky, test=False).scores
+
+
+def test_where_every_image_leaks_the_scores_without_are_null(tmp_path):
+    data = drawn_data({"up": ["happiness"], "down": ["anger"]})
+    all_of_one = replace(data, validation=replace(data.validation, digest=data.train.digest[:60]))
+    result = evaluate(fitted(data), all_of_one)
+    alone = result.scores["validation"]["unleaked"]
+    assert set(map(alone.get, SCORES)) == {None}
+    assert alone["confusion"] == [[0, 0], [0, 0]]
+    assert Result.load(result.save(tmp_path / "run")).scores == result.scores
 
 
 def test_copies_and_disagreeing_images_of_a_task_are_counted():

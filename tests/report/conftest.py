@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import make_classification
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.neural_network import MLPClassifier
 
 from fer_features.experiment.comparison import compare
-from fer_features.experiment.evaluation import Result, evaluate
+from fer_features.experiment.heads import LogisticHead as Logistic
+from fer_features.experiment.result import Result, evaluate
 from fer_features.experiment.task import Data, Split, Task
 from fer_features.faces.dataset import FaceDataset
 from fer_features.faces.emotions import EMOTIONS
@@ -27,17 +27,19 @@ class Dense(ClassifierMixin, BaseEstimator):
 
     name = "dense"
 
-    def __init__(self, l2: float = 1e-3, seed: int = 0) -> None:
+    def __init__(self, l2: float = 1e-3, random_state: int = 0) -> None:
         self.l2 = l2
-        self.seed = seed
+        self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, validation: tuple[Any, Any]) -> "Dense":
+    def fit(self, X: Any, y: Any, X_val: Any, y_val: Any) -> "Dense":
         started = time.perf_counter()
-        self._network = MLPClassifier((16,), alpha=self.l2, random_state=self.seed)
+        self._network = MLPClassifier((16,), alpha=self.l2, random_state=self.random_state)
         self.history_ = []
         for epoch in range(1, 9):
             self._network.partial_fit(X, y, classes=np.unique(y))
-            losses = [log_loss(b, self._network.predict_proba(a)) for a, b in ((X, y), validation)]
+            losses = [
+                log_loss(b, self._network.predict_proba(a)) for a, b in ((X, y), (X_val, y_val))
+            ]
             self.history_.append({"epoch": epoch, "loss": losses[0], "val_loss": losses[1]})
         self.classes_ = self._network.classes_
         self.fit_seconds_ = time.perf_counter() - started
@@ -46,29 +48,8 @@ class Dense(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: Any) -> Any:
         return self._network.predict_proba(X)
 
-
-class Logistic(ClassifierMixin, BaseEstimator):
-    """A logistic regression whose history has the form that the logistic head's has."""
-
-    name = "logistic"
-
-    def __init__(self, C: str = "auto", seed: int = 0) -> None:
-        self.C = C
-        self.seed = seed
-
-    def fit(self, X: Any, y: Any, validation: tuple[Any, Any]) -> "Logistic":
-        started = time.perf_counter()
-        self.history_ = []
-        for strength in (0.001, 0.1, 10.0):
-            self._model = LogisticRegression(C=strength, max_iter=500).fit(X, y)
-            loss = log_loss(validation[1], self._model.predict_proba(validation[0]))
-            self.history_.append({"C": strength, "val_log_loss": loss})
-        self.classes_ = self._model.classes_
-        self.fit_seconds_ = time.perf_counter() - started
-        return self
-
-    def predict_proba(self, X: Any) -> Any:
-        return self._model.predict_proba(X)
+    def predict(self, X: Any) -> Any:
+        return self._network.predict(X)
 
 
 def task_data(task: Task, weights: str, backbone: str, drawn: int) -> Data:
@@ -122,15 +103,16 @@ def fits() -> Fits:
 
     def fit(
         classes: dict[str, Sequence[str]] | None = None,
-        heads: Sequence[Any] = (Dense(seed=0), Dense(seed=1), Logistic(seed=0)),
+        heads: Sequence[Any] = (Dense(), Dense(random_state=1), Logistic()),
         weights: str = "imagenet",
         backbone: str = "InceptionResNetV2",
         drawn: int = 0,
     ) -> list[Result]:
         chosen = {} if classes is None else {"classes": classes}
         data = task_data(Task(**chosen, per_class="all"), weights, backbone, drawn)
-        held_out = (data.validation.X, data.validation.y)
-        return [evaluate(head.fit(data.train.X, data.train.y, held_out), data) for head in heads]
+        rows = data.train.X, data.train.y
+        held_out = {"X_val": data.validation.X, "y_val": data.validation.y}
+        return [evaluate(head.fit(*rows, **held_out), data, test=True) for head in heads]
 
     return fit
 

@@ -13,14 +13,14 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 from fer_features.errors import RunError
-from fer_features.experiment.evaluation import Result
+from fer_features.experiment.result import Result
 from fer_features.faces.dataset import FaceDataset
 from fer_features.faces.emotions import EMOTIONS
 from fer_features.report.page import write_report
 from fer_features.report.pictures import pictures
 from fer_features.report.style import DARK, darkened, legends
 from fer_features.report.summary import Group, sections
-from fer_features.report.tables import NOTHING
+from fer_features.report.tables import COLUMNS, NOTHING
 from fer_features.report.words import answer, caution, emotion_said, selection, size_said
 from fer_features.sample.faces import draw_faces
 
@@ -91,7 +91,7 @@ def test_the_report_holds_every_score(two, report):
     logistic = two[2].scores
     for split in ("validation", "test"):
         for name, value in logistic[split].items():
-            if name != "confusion":
+            if name in COLUMNS:
                 assert f"{value:.4f}" in page.text, name
                 assert f"{value:.4f}" in markdown, name
     for count in (n for row in logistic["test"]["confusion"] for n in row):
@@ -285,7 +285,7 @@ def test_a_fit_given_twice_counts_once(two):
 
 
 def test_heads_level_at_the_shown_digit_are_called_level(two):
-    twin = Result(**{**vars(two[2]), "head": "other"})
+    twin = Result(**{**vars(two[2]), "label": "other"})
     said = answer(sections([two[2], twin])[0])
     assert "as many as" in said
     assert "no evidence that they differ" in said
@@ -451,24 +451,30 @@ def test_how_many_settings_were_tried_is_always_said(two, fits, heads):
     assert said.startswith("3 settings, all of them scored on test")
 
 
-def test_more_data_helps_only_beyond_the_spread_of_several_seeds(two):
-    def grown(few: list[float], many: list[float]) -> str:
-        def fit(loss: float, seed: int, size: int) -> Result:
+def test_more_data_helps_only_where_the_interval_and_several_seeds_say_so(two):
+    def grown(better: float, seeds: int) -> str:
+        def fit(seed: int, size: int, gain: float) -> Result:
+            rows = two[0].predictions.query("split == 'validation'").copy()
+            rng = np.random.default_rng([seed, size])
+            p = 0.6 + gain + 0.02 * rng.standard_normal(len(rows))
+            rows["p_positive"] = np.where(rows["target"] == "positive", p, 1 - p)
+            rows["p_negative"] = 1 - rows["p_positive"]
             split = {**two[0].split, "sizes": {"train": {"a": size}}}
-            return replace(
-                two[0], seed=seed, split=split, scores={"validation": {"log_loss": loss}}
-            )
+            loss = float(-np.log(p).mean())
+            scores = {"validation": {"log_loss": loss}}
+            return replace(two[0], seed=seed, split=split, scores=scores, predictions=rows)
 
-        at = [[fit(loss, i, n) for i, loss in enumerate(x)] for n, x in ((50, few), (90, many))]
-        return size_said(Group("dense", tuple(at[1]), tuple(at[0])))
+        few, many = ([fit(i, n, g) for i in range(seeds)] for n, g in ((50, 0.0), (90, better)))
+        return size_said(Group("dense", tuple(many), tuple(few)))
 
-    assert grown([0.7], [0.6]).endswith(
-        "falls by 0.1000, to 0.6000: of one fit each, so whether that is more than luck is not "
-        "known."
+    assert grown(0.1, 1).endswith("one seed of it: no verdict.")
+    assert "From 50 to 90 training images the validation log loss of dense falls by 0.1" in (
+        grown(0.1, 3)
     )
-    assert grown([0.7, 0.71], [0.6, 0.61]).endswith("more data still helps.")
-    assert grown([0.6, 0.61], [0.7, 0.71]).endswith("more data does not help.")
-    assert "within the spread" in grown([0.6, 0.7], [0.59, 0.69])
+    assert re.search(r"\(95% interval of the change -0\.\d{4} to -0\.\d{4}\): ", grown(0.1, 3))
+    assert grown(0.1, 3).endswith("more data still helps.")
+    assert grown(-0.1, 3).endswith("more data does not help.")
+    assert grown(0.0, 3).endswith("no evidence that more data helps.")
 
 
 def test_chance_is_named_as_what_it_is(two):
@@ -508,7 +514,8 @@ def test_the_report_is_data_too(two, report):
     assert (row["mean"], row["low"], row["high"], row["fits"]) == (
         accuracy["mean"], accuracy["low"], accuracy["high"], 2
     )  # fmt: skip
-    assert len(table) == 2 * 2 * 9
+    assert bool(row["covers_seeds"]) is accuracy["covers_seeds"] is True
+    assert len(table) == 2 * 2 * 10
 
 
 def test_a_new_report_leaves_no_figure_of_the_old_one(two, faces, tmp_path):
@@ -533,7 +540,8 @@ def test_faces_of_a_source_that_lacks_a_class_are_shown(two, faces, tmp_path):
 def test_leaked_test_images_get_a_table_with_and_without_them(two, report, tmp_path):
     assert "with and without" not in Page(report).text
     scores = {**two[2].scores["test"], "accuracy": 0.1234, "confusion": [[50, 20], [20, 10]]}
-    leaky = Result(**{**vars(two[2]), "scores": {**two[2].scores, "unleaked": scores}})
+    test = {**two[2].scores["test"], "unleaked": scores}
+    leaky = Result(**{**vars(two[2]), "scores": {**two[2].scores, "test": test}})
     page = Page(write_report(leaky, tmp_path / "leaky"))
     after = page.text.split("with and without the images that also occur")[1][:300]
     assert "logistic 100" in after

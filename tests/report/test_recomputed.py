@@ -1,4 +1,8 @@
-"""A report's figures, computed again from its runs' files with NumPy and scikit-learn alone."""
+"""A report's figures, computed again from its runs' files.
+
+Scores with NumPy and scikit-learn alone; intervals and p by calling ``statistics``, whose own tests
+hold it against textbooks and simulations, with the rows as they lie on disk.
+"""
 
 import json
 import re
@@ -9,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binom
 from sklearn import metrics
 
+from fer_features.experiment.scores import SCORES
+from fer_features.experiment.statistics import Difference, Estimate, difference, estimate
 from fer_features.report.page import write_report
 
 CLASSES = ["positive", "negative"]
@@ -81,6 +86,7 @@ def scored(rows: pd.DataFrame) -> list[float]:
     named = {"pos_label": "positive"}
     return [
         metrics.accuracy_score(truth, said),
+        metrics.balanced_accuracy_score(truth, said),
         metrics.precision_score(truth, said, **named),
         metrics.recall_score(truth, said, **named),
         metrics.f1_score(truth, said, **named),
@@ -107,47 +113,77 @@ def test_scores_are_the_means_over_seeds_of_scikit_learns(folder, tested, split)
         np.testing.assert_allclose([number(cell) for cell in row[1:]], means, atol=5.1e-5)
 
 
-def test_intervals_are_those_of_a_plain_bootstrap(folder, tested):
-    rng = np.random.default_rng(12345)
-    for row, runs in zip(table(folder, "Test scores on"), tested.values(), strict=True):
-        p = np.array([run["test"]["p_positive"] for run in runs])
-        hit = np.array([run["test"]["target"] == "positive" for run in runs])
-        found = []
-        for _ in range(400):
-            drawn = rng.integers(0, 120, 120)
-            of_truth = np.where(hit, p, 1 - p)[:, drawn]
-            aucs = [metrics.roc_auc_score(h[drawn], q[drawn]) for h, q in zip(hit, p, strict=True)]
-            found.append([(of_truth > 0.5).mean(), np.mean(aucs), -np.log(of_truth).mean()])
-        low, high = np.quantile(found, [0.025, 0.975], axis=0)
-        # Two resamplings agree on a quantile to about a tenth of the interval.
-        for i, column in enumerate((1, 5, 7)):
-            bounds = re.findall(r"\d\.\d+", row[column])[1:]
-            said = [float(each) for each in bounds]
-            np.testing.assert_allclose(said, [low[i], high[i]], atol=0.15 * (high[i] - low[i]))
+def arrays(runs: list[dict], split: str = "test") -> dict:
+    """Return what ``statistics`` takes of some fits on the same rows, in the rows' own order."""
+    tables = [run[split] for run in runs]
+    assert all((each["digest"] == tables[0]["digest"]).all() for each in tables)
+    numbered = {name: i for i, name in enumerate(CLASSES)}
+    return {
+        "target": tables[0]["target"].map(numbered).to_numpy(),
+        "p": np.array([each[[f"p_{name}" for name in CLASSES]] for each in tables]),
+        "predicted": np.array([each["predicted"].map(numbered) for each in tables]),
+    }
 
 
-def test_pairs_are_compared_as_the_textbook_has_it(folder, tested):
+def is_random(head: str) -> bool:
+    return head == "dense"
+
+
+def estimated(head: str, runs: list[dict], score: str) -> Estimate:
+    return estimate(**arrays(runs), score=score, random=is_random(head))
+
+
+def apart(one: str, other: str, tested: dict[str, list[dict]]) -> Difference:
+    first, second = arrays(tested[one]), arrays(tested[other])
+    return difference(
+        first["target"],
+        first["p"],
+        second["p"],
+        random=(is_random(one), is_random(other)),
+        predicted=(first["predicted"], second["predicted"]),
+    )
+
+
+def test_intervals_are_those_of_the_rows_on_disk(folder, tested):
+    document = json.loads((folder / "report.json").read_text())
+    heads = {head["label"].split(" (")[0]: head for head in document["sections"][0]["heads"]}
+    for row, (head, runs) in zip(table(folder, "Test scores on"), tested.items(), strict=True):
+        for cell, score in zip(row[1:], SCORES, strict=True):
+            found = estimated(head, runs, score)
+            assert re.findall(r"\d\.\d+", cell) == [
+                f"{each:.4f}" for each in (found.value, found.low, found.high)
+            ]
+            kept = heads[head]["scores"]["test"][score]
+            assert kept["covers_seeds"] is found.covers_seeds is True
+            assert (kept["low"], kept["high"]) == pytest.approx((found.low, found.high), rel=1e-9)
+
+
+def test_the_answer_is_the_accuracy_of_the_rows_on_disk(folder, tested):
+    answer = json.loads((folder / "report.json").read_text())["sections"][0]["answer"]
+    best = re.match(r"The (\w+)", answer)[1]
+    accuracy = np.mean(
+        [np.mean(r["test"]["target"] == r["test"]["predicted"]) for r in tested[best]]
+    )
+    found = estimated(best, tested[best], "accuracy")
+    assert f"classified {accuracy:.1%} of the 120 test images" in answer
+    assert f"95% interval {found.low:.1%} to {found.high:.1%})" in answer
+
+
+def test_pairs_have_the_interval_and_the_p_of_the_rows_on_disk(folder, tested):
     [row] = table(folder, "Test accuracy of every two heads")
     first, second = row[0].split(" (")[0].split(" less ")
     right = {
         head: [(r["test"]["target"] == r["test"]["predicted"]).to_numpy() for r in runs]
         for head, runs in tested.items()
     }
-    difference = np.mean(right[first]) - np.mean(right[second])
-    assert number(row[1]) == pytest.approx(100 * difference, abs=0.0051)
-    only = [
-        int((right[one][0] & ~right[other][0]).sum())
-        for one, other in ((first, second), (second, first))
-    ]
-    assert [int(row[3]), int(row[4])] == only
-    p = min(1.0, 2 * binom.cdf(min(only), sum(only), 0.5))
-    if p < 0.0001:
-        assert row[5] == "&lt; 0.0001"
-    else:
-        assert number(row[5]) == pytest.approx(p, abs=5.1e-5)
-    assert row[6] == row[5]  # Holm's correction of a single pair is none
+    by_hand = np.mean(right[first]) - np.mean(right[second])
+    assert number(row[1]) == pytest.approx(100 * by_hand, abs=0.0051)
+    found = apart(first, second, tested)
+    assert row[2] == f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
+    assert row[3] == ("&lt; 0.0001" if found.p < 0.0001 else f"{found.p:.4f}")
+    assert row[4] == row[3]  # Holm's correction of a single pair is none
     losses = {
-        head: np.mean([scored(r["validation"])[6] for r in runs]) for head, runs in tested.items()
+        head: np.mean([scored(r["validation"])[7] for r in runs]) for head, runs in tested.items()
     }
     assert losses[first] < losses[second]
 
@@ -157,11 +193,11 @@ def test_the_selected_setting_has_the_least_mean_validation_log_loss(runs, teste
     for run in runs:
         document = run["document"]
         if document["head"] == "dense" and "train_part" not in document["split"]:
-            losses.setdefault(document["params"]["l2"], []).append(scored(run["validation"])[6])
+            losses.setdefault(document["params"]["l2"], []).append(scored(run["validation"])[7])
     assert len(losses) == 2
     best = min(losses, key=lambda l2: np.mean(losses[l2]))
     assert {run["document"]["params"]["l2"] for run in tested["dense"]} == {best}
-    assert sum("test" in run for run in runs) == 4
+    assert sum("test" in run for run in runs) == 3
 
 
 def test_scores_by_emotion_are_of_the_emotions_own_rows(folder, tested):
@@ -224,7 +260,7 @@ def test_the_size_curve_is_the_mean_validation_log_loss_of_each_size(folder, run
         document = run["document"]
         if "test" in run or "train_part" in document["split"]:
             size = sum(document["split"]["sizes"]["train"].values())
-            loss = scored(run["validation"])[6]
+            loss = scored(run["validation"])[7]
             losses.setdefault((document["head"], size), []).append(loss)
     assert {(row[0], int(row[1].replace(",", ""))) for row in rows} == set(losses)
     for row in rows:

@@ -12,6 +12,7 @@ from fer_features.faces.emotions import EMOTIONS
 
 SCORES = (
     "accuracy",
+    "balanced_accuracy",
     "precision",
     "recall",
     "f1",
@@ -19,8 +20,12 @@ SCORES = (
     "average_precision",
     "log_loss",
     "brier",
+    "ece",
 )
 """The single-number scores that every run has, in the order reports show them."""
+
+SMALLER_IS_BETTER = ("log_loss", "brier", "ece")
+"""The scores of which less is better; of all others more is."""
 
 BINS = 10
 """Equal-width bins of the calibration curve and of its error."""
@@ -36,7 +41,10 @@ def decide(probabilities: npt.NDArray[np.float64], classes: Sequence[str]) -> np
 
 
 def score(
-    target: Sequence[str], probabilities: npt.NDArray[np.float64], classes: Sequence[str]
+    target: Sequence[str],
+    probabilities: npt.NDArray[np.float64],
+    classes: Sequence[str],
+    predicted: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Compute scikit-learn's metrics of one set of predictions.
 
@@ -48,49 +56,80 @@ def score(
         One column a class, in the order of `classes`; rows sum to 1.
     classes : str (k,)
         The task's classes, the positive one first.
+    predicted : str (n,), optional
+        What the classifier itself answers; :func:`decide`'s answers if it is not given.
 
     Returns
     -------
     dict
-        ``accuracy``, ``precision``, ``recall``, ``f1``, ``roc_auc``, ``average_precision``
-        (0 to 1, more is better), ``log_loss`` (nats), ``brier`` and ``ece``, the expected
-        calibration error of :func:`calibration` (0 to 1; of these less is better), and
-        ``confusion``, k lists of k counts: rows true, columns predicted, in the order of
-        `classes`. The decision is :func:`decide`'s.
+        ``accuracy``, ``balanced_accuracy`` (the mean of the recalls of the classes that have
+        images), ``precision``, ``recall``, ``f1``, ``roc_auc``, ``average_precision`` (0 to 1,
+        more is better), ``log_loss`` (nats), ``brier`` and ``ece``, the expected calibration
+        error of :func:`calibration` (0 to 1; of these less is better); ``confusion``, k lists of
+        k counts: rows true, columns predicted, in the order of `classes`; and ``per_class``:
+        each class against the rest, its ``images``, ``precision``, ``recall``, ``f1``,
+        ``roc_auc`` and ``average_precision``.
 
         With two classes precision, recall, F1, ROC AUC and average precision are the positive
         class's, and the Brier score is the mean squared error of its probability (0 to 1). With
         more they are macro averages, ROC AUC one-vs-rest, and the Brier score is scikit-learn's
         multi-class one, summed over the classes (0 to 2). Precision, recall and F1 are 0 where
         nothing was predicted or to be found; ROC AUC and average precision are None where a
-        class has no row.
+        class has no row. Without any row every score is None.
     """
     names = list(classes)
-    truth = np.asarray([names.index(name) for name in target], dtype=np.int64)
-    predicted = np.argmax(probabilities, axis=1)
+    position = {name: i for i, name in enumerate(names)}
+    truth = np.array([position[name] for name in target], dtype=np.int64)
+    said = np.argmax(probabilities, axis=1)
+    if predicted is not None:
+        said = np.array([position[name] for name in predicted], dtype=np.int64)
     labels = np.arange(len(names))
-    present = np.bincount(truth, minlength=len(names))
-    values: dict[str, Any] = {"accuracy": metrics.accuracy_score(truth, predicted)}
+    confusion = np.zeros((len(names), len(names)), dtype=np.int64)
+    np.add.at(confusion, (truth, said), 1)
+    per_class = _per_class(truth, said, probabilities, names)
+    counts = {"confusion": confusion.tolist(), "per_class": per_class}
+    if not len(truth):
+        return dict.fromkeys(SCORES) | counts
+    values: dict[str, Any] = {
+        "accuracy": metrics.accuracy_score(truth, said),
+        "balanced_accuracy": metrics.recall_score(
+            truth, said, labels=np.unique(truth), average="macro", zero_division=0.0
+        ),
+    }
     two = len(names) == 2
     averaging = {"pos_label": 0} if two else {"average": "macro", "labels": labels}
     for name in ("precision", "recall", "f1"):
         metric = getattr(metrics, f"{name}_score")
-        values[name] = metric(truth, predicted, zero_division=0.0, **averaging)
-    # The positive class, else each class against the rest: macro over those is one-vs-rest.
-    hits = truth == 0 if two else truth[:, None] == labels
-    ranked = probabilities[:, 0] if two else probabilities
-    whole = bool(present.all())
-    values["roc_auc"] = metrics.roc_auc_score(hits, ranked) if whole else None
-    values["average_precision"] = metrics.average_precision_score(hits, ranked) if whole else None
+        values[name] = metric(truth, said, zero_division=0.0, **averaging)
+    for name in ("roc_auc", "average_precision"):
+        # The positive class's, else each class's against the rest: macro is one-vs-rest.
+        each = [per_class[known][name] for known in (names[:1] if two else names)]
+        values[name] = None if None in each else np.mean(each)
     values["log_loss"] = metrics.log_loss(truth, probabilities, labels=labels)
     if two:
-        values["brier"] = metrics.brier_score_loss(hits, ranked, pos_label=True)
+        values["brier"] = metrics.brier_score_loss(truth == 0, probabilities[:, 0], pos_label=True)
     else:
         values["brier"] = metrics.brier_score_loss(truth, probabilities, labels=labels)
     values["ece"] = calibration(truth, probabilities)["ece"]
     values = {name: None if value is None else float(value) for name, value in values.items()}
-    values["confusion"] = metrics.confusion_matrix(truth, predicted, labels=labels).tolist()
-    return values
+    return values | counts
+
+
+def _per_class(
+    truth: npt.NDArray[np.int64],
+    said: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float64],
+    names: Sequence[str],
+) -> dict[str, dict[str, Any]]:
+    """Score each class against the rest."""
+    found = {}
+    for i, name in enumerate(names):
+        own = truth == i
+        hits = int((own & (said == i)).sum())
+        told = _told_apart(own, said == i, probabilities[:, i])
+        recall = hits / max(int(own.sum()), 1)
+        found[name] = {"images": int(own.sum()), "recall": recall, **told}
+    return found
 
 
 def confidence(

@@ -1,0 +1,498 @@
+"""How well a fitted head does: its scores, its predictions, and the run that keeps them.
+
+Every score is scikit-learn's, computed in float64 from the predictions that are kept, so that
+recomputing it from ``predictions.csv`` gives the same number to the last digit.
+"""
+
+import html
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from tqdm.auto import tqdm
+
+from fer_features.errors import FerFeaturesError, OptionError, RunError, TaskError
+from fer_features.experiment.fitting import (
+    answers,
+    check_classifier,
+    fit,
+    history,
+    is_random,
+    kept,
+    setting,
+    unseeded,
+)
+from fer_features.experiment.heads import Head
+from fer_features.experiment.run_folder import (
+    FIELDS,
+    SPLITS,
+    environment,
+    plain,
+    read_run,
+    update_run,
+    write_next_run,
+    write_run,
+)
+from fer_features.experiment.scores import SCORES, score
+from fer_features.experiment.task import Data, Split, Task, part_of
+from fer_features.faces.emotions import EMOTIONS
+
+
+def fit_and_evaluate(
+    head: Any, data: Data, *, test: bool = False, progress: bool = False
+) -> "Result":
+    """Fit a head to the training rows, the validation rows at its side, and score it.
+
+    Parameters
+    ----------
+    head : DenseHead, LogisticHead or another scikit-learn classifier
+        Unfitted; it is fitted in place.
+    data : Data
+        What :meth:`Task.select` returned.
+    test : bool
+        As :func:`evaluate` takes it.
+    progress : bool
+        Show a progress bar on standard error.
+
+    Raises
+    ------
+    OptionError
+        Before anything is fitted, as :func:`~fer_features.experiment.fitting.check_classifier`
+        does; or the head does not come to an end with these parameters.
+    """
+    check_classifier(head, _name(head))
+    with tqdm(desc=f"Fitting {_name(head)}", disable=not progress, leave=False, delay=1) as bar:
+
+        def show(done: int, total: int, logs: Mapping[str, float]) -> None:
+            bar.total = total
+            bar.set_postfix({name: f"{value:.4f}" for name, value in logs.items()}, refresh=False)
+            bar.update(done - bar.n)
+
+        try:
+            fit(head, data, show)
+        except (FerFeaturesError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            if isinstance(head, Head):
+                raise
+            said = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+            raise OptionError(f"{_name(head)}: cannot be fitted ({said}). Set it otherwise.") from (
+                error
+            )
+    return evaluate(head, data, test=test)
+
+
+def evaluate(head: Any, data: Data, *, test: bool = False) -> "Result":
+    """Score a fitted head on the validation rows of a task, and on its test rows if asked to.
+
+    Parameters
+    ----------
+    head : fitted classifier
+        A :class:`~fer_features.experiment.heads.DenseHead` or ``LogisticHead``; any scikit-learn
+        classifier with ``predict_proba`` and string ``classes_`` will do.
+    data : Data
+        What :meth:`Task.select` returned.
+    test : bool
+        True scores the test rows, too: once, when nothing is left to be chosen by them.
+
+    Raises
+    ------
+    TaskError
+        The head is not fitted, was fitted to other classes than the task's, or, read from a run,
+        to embeddings of another network or other features.
+    OptionError
+        What it says are no probabilities.
+    """
+    classes = tuple(data.classes)
+    if not hasattr(head, "classes_"):
+        raise TaskError(f"head: {type(head).__name__} is not fitted, expected a fitted one.")
+    outputs = [str(name) for name in head.classes_]
+    if sorted(outputs) != sorted(classes):
+        raise TaskError(
+            f"head: fitted to the classes {', '.join(outputs)}, expected {', '.join(classes)}. "
+            "Fit it to this task."
+        )
+    _check_belongs(head, data)
+    started = time.perf_counter()
+    splits = SPLITS if test else SPLITS[:1]
+    parts = {name: _predict(head, data, name) for name in splits}
+    predict_seconds = time.perf_counter() - started
+    params, seed = setting(head)
+    return Result(
+        label=_name(head),
+        params=plain(params),
+        seed=seed,
+        random=is_random(head),
+        unseeded=unseeded(head),
+        task={"classes": {name: list(held) for name, held in data.task.emotions.items()}},
+        split=plain(data.split),
+        selection=None,
+        scores={name: _scored(part, data.classes) for name, part in parts.items()},
+        history=plain(history(head)),
+        seconds=plain({"fit": getattr(head, "fit_seconds_", None), "predict": predict_seconds}),
+        store=plain(data.store),
+        fingerprint=str(data.store["fingerprint"]),
+        features=str(data.store["features"]),
+        outputs=outputs,
+        versions=environment(),
+        predictions=pd.concat(parts.values(), ignore_index=True),
+        fitted=head,
+    )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """One head, one seed, one split, scored: everything that a report shows of a fit.
+
+    Parameters
+    ----------
+    label : str
+        The head's name: ``"dense"``, ``"logistic"``, another classifier's class, or what it was
+        called in a comparison. ``head`` in the run's document.
+    params : dict
+        The head's parameters, without the seed.
+    seed : int, optional
+        The seed of the training, in every part of the head that has one.
+    random : bool
+        Whether a seed may change this fit. Only of a logistic head that was given validation rows,
+        and of a classifier without any seed, it is taken that it does not.
+    unseeded : list of str
+        Parameters that hold something random which no seed reached.
+    task : dict
+        ``{"classes": {name: [emotion, ...]}}``, the positive class first.
+    split : dict
+        Protocol, seed, duplicates, per_class, sizes, rows and leaked counts, the groups and the
+        file of labels if there is one, as ``Data.split``.
+    selection : dict, optional
+        Of a comparison's fit the ``score`` that chose on validation, and whether this setting was
+        ``selected``; None of a fit by itself.
+    scores : dict
+        ``validation`` and, once it is scored, ``test``, each as
+        :func:`~fer_features.experiment.scores.score` returns it. Where some of the images also
+        occur in training (of test images, in validation too), or others of their group do,
+        ``unleaked`` in them holds the scores of the other images.
+    history : list of dict
+        One entry an epoch, or one for each regularisation strength tried.
+    seconds : dict
+        Wall-clock seconds: ``fit``, and ``predict`` for the rows that were scored with it.
+    store : dict
+        Where the embeddings come from, as ``Data.store``: name, path, features, fingerprint,
+        backbone, dataset and provenance.
+    fingerprint : str
+        The backbone's fingerprint.
+    features : str
+        Which of its outputs the head was given: ``"final"``, or layers joined by ``+``.
+    outputs : list of str
+        Classes in the order of the columns that the head puts out.
+    versions : dict
+        Python, packages and machine that the fit ran on.
+    predictions : DataFrame
+        The scored rows: source, digest (hex), split, emotion (name), group if rows have some,
+        target and predicted (class names), ``p_CLASS`` for each class in task order, float64.
+    folder : Path, optional
+        The run's folder, of a result that was read or kept by a comparison.
+    fitted : classifier, optional
+        The head itself, in the process that fitted it; :meth:`head` finds it.
+    """
+
+    label: str
+    params: dict[str, Any]
+    seed: int | None
+    random: bool
+    unseeded: list[str]
+    task: dict[str, Any]
+    split: dict[str, Any]
+    selection: dict[str, Any] | None
+    scores: dict[str, dict[str, Any]]
+    history: list[dict[str, Any]]
+    seconds: dict[str, Any]
+    store: dict[str, Any]
+    fingerprint: str
+    features: str
+    outputs: list[str]
+    versions: dict[str, Any]
+    predictions: pd.DataFrame
+    folder: Path | None = field(default=None)
+    fitted: Any = field(default=None)
+
+    def __repr__(self) -> str:
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        said = [
+            f"{split} accuracy {scores['accuracy']:.4f}, log loss {scores['log_loss']:.4f}"
+            for split, scores in self.scores.items()
+        ]
+        said += ["test not scored"] * ("test" not in self.scores)
+        return f"Result({self.label}{seed}: {'; '.join(said)})"
+
+    def _repr_html_(self) -> str:
+        shown = self.to_frame().to_html(float_format="{:.4f}".format, na_rep="")
+        return f"<p>{html.escape(repr(self))}</p>{shown}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a DataFrame of scores: a line each split, named by it, a column each score.
+
+        ``validation unleaked`` and ``test unleaked`` are lines where images leak.
+        """
+        lines = {}
+        for split, scores in self.scores.items():
+            lines[split] = scores
+            if "unleaked" in scores:
+                lines[f"{split} unleaked"] = scores["unleaked"]
+        rows = {name: [scores[each] for each in SCORES] for name, scores in lines.items()}
+        return pd.DataFrame.from_dict(rows, orient="index", columns=list(SCORES), dtype="float64")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names in the task's order."""
+        return tuple(self.task["classes"])
+
+    def head(self) -> Any:
+        """Return the fitted head, read from the run's folder if need be.
+
+        It knows which embeddings it takes, ``fingerprint_`` and ``features_``;
+        :func:`evaluate` refuses others.
+
+        Raises
+        ------
+        RunError
+            The run has none, or its file is damaged or would have to be trusted.
+        """
+        head = self.fitted
+        if head is None and self.folder is None:
+            raise RunError(f"{self.label}: no fitted head here, expected one. Fit it again.")
+        if head is None:
+            assert self.folder is not None
+            head = kept(self.folder, self.outputs)
+            own = {
+                "fingerprint": getattr(head, "fingerprint_", None) or self.fingerprint,
+                "features": getattr(head, "features_", None) or self.features,
+            }
+            for name, value in own.items():
+                if value != getattr(self, name):
+                    raise RunError(
+                        f"{self.folder}: a head of {name} {value}, expected "
+                        f"{getattr(self, name)} as metrics.json has it. Fit it again."
+                    )
+        head.fingerprint_, head.features_ = self.fingerprint, self.features
+        return head
+
+    def save(self, folder: str | Path | None = None) -> Path:
+        """Write ``metrics.json``, ``predictions.csv`` and the fitted head.
+
+        A head of this package is kept as ``head.keras``, another classifier as ``head.skops``, or
+        not at all where reading that would mean to trust it.
+
+        Parameters
+        ----------
+        folder : path-like, optional
+            A new or an empty folder, which appears whole or not at all. Without one,
+            ``runs/NNNN-HEAD`` with the next number.
+
+        Returns
+        -------
+        Path
+            The folder.
+
+        Raises
+        ------
+        RunError
+            The folder exists and is not empty, or cannot be written.
+        """
+        if folder is None:
+            return write_next_run(self.label, self._document(), self.predictions, self.fitted)
+        write_run(Path(folder), self._document(), self.predictions, self.fitted)
+        return Path(folder)
+
+    def update(self, folder: str | Path) -> Path:
+        """Replace the scores and predictions of this very fit's folder; its head stays.
+
+        Raises
+        ------
+        RunError
+            The folder holds no run, or another head, parameters or seed; or cannot be written.
+        """
+        update_run(Path(folder), self._document(), self.predictions)
+        return Path(folder)
+
+    def _document(self) -> dict[str, Any]:
+        return {name: getattr(self, "label" if name == "head" else name) for name in FIELDS}
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Result":
+        """Read a run folder back, without TensorFlow, which :meth:`head` alone may need.
+
+        Raises
+        ------
+        RunError
+            The folder is missing, damaged, of another format or of a newer version, or its
+            scores are not those of its predictions.
+        """
+        document, predictions = read_run(Path(folder))
+        fields = {"label" if name == "head" else name: document[name] for name in FIELDS}
+        result = cls(**fields, predictions=predictions, folder=Path(folder))
+        _check_agreement(result, Path(folder))
+        return result
+
+
+def score_test(result: Result) -> Result:
+    """Score the test rows of a run that was scored on validation alone, and keep the scores.
+
+    The rows are read from the store that the run names.
+
+    Returns
+    -------
+    Result
+        With test scores, which are also in the run's folder now; the same if it has them already.
+
+    Raises
+    ------
+    RunError
+        The store or its rows are not those of the run, its head is not kept, or its folder cannot
+        be written.
+    """
+    if "test" in result.scores:
+        return result
+    data = _data_again(result)
+    scored = with_test(result, result.head(), data)
+    if result.folder is not None:
+        scored.update(result.folder)
+    return scored
+
+
+def with_test(result: Result, head: Any, data: Data) -> Result:
+    """Return a result with the scores and predictions of the test rows added."""
+    _check_belongs(head, data)
+    rows = _predict(head, data, "test")
+    return replace(
+        result,
+        scores=result.scores | {"test": _scored(rows, data.classes)},
+        predictions=pd.concat([result.predictions, rows], ignore_index=True),
+    )
+
+
+def _name(head: Any) -> str:
+    return str(getattr(head, "name", type(head).__name__))
+
+
+def _check_belongs(head: Any, data: Data) -> None:
+    """Check that a head that knows its embeddings is given those."""
+    for name in ("fingerprint", "features"):
+        own, given = getattr(head, f"{name}_", None), str(data.store[name])
+        if own is not None and own != given:
+            what = "embeddings of the network" if name == "fingerprint" else "the features"
+            short = (own[:8], given[:8]) if name == "fingerprint" else (own, given)
+            raise TaskError(
+                f"head: fitted to {what} {short[0]}, expected {short[1]} as the store has them. "
+                "Take the store and the features that it was fitted to, or fit it to these."
+            )
+
+
+def _data_again(result: Result) -> Data:
+    """Read and split the rows of a run anew, and check that they are the very same."""
+    from fer_features.embedding.store import Store
+
+    run, split = result.folder or result.label, result.split
+    labels = split.get("labels") or {}
+    try:
+        store = Store(str(result.store.get("path")))
+        if store.fingerprint != result.fingerprint:
+            raise RunError(
+                f"{store.path}: embeddings of the network {store.fingerprint[:8]}, expected "
+                f"{result.fingerprint[:8]}"
+            )
+        task = Task(
+            result.task["classes"],
+            per_class=split["per_class"],
+            split=split["protocol"],
+            split_seed=split["seed"],
+            duplicates=split["duplicates"],
+            labels=labels.get("path"),
+            group_by=(split.get("groups") or {}).get("by"),
+            **{name: labels[name] for name in ("min_agreement", "labels_as", "map") if labels},
+        )
+        data = task.select(store, result.features)
+    except (KeyError, FerFeaturesError) as error:
+        raise RunError(
+            f"{run}: its rows cannot be had again ({str(error).rstrip('.')}). Put the store that "
+            "it was fitted to there, or fit again with --test."
+        ) from error
+    if data.split["rows"] != split.get("rows"):
+        raise RunError(
+            f"{run}: {store.path} or its labels hold other rows of this task now, expected those "
+            "that it was fitted to. Fit it again."
+        )
+    return part_of(data, split.get("train_part"))
+
+
+def _predict(head: Any, data: Data, name: str) -> pd.DataFrame:
+    """Tabulate what a head says of the rows of one split."""
+    split: Split = data.parts()[name]
+    probabilities, predicted = answers(head, split.X, data.classes)
+    grouped = any((part.group != "").any() for part in data.parts().values())
+    columns = {
+        "source": [str(each) for each in split.source],
+        "digest": [bytes(each).hex() for each in np.asarray(split.digest)],
+        "split": name,
+        "emotion": [EMOTIONS[each] for each in split.emotion],
+        **({"group": [str(each) for each in split.group]} if grouped else {}),
+        **({"leaked": data.leaks[name]} if any(map(any, data.leaks.values())) else {}),
+        "target": [str(each) for each in split.y],
+        "predicted": [str(each) for each in predicted],
+        **{f"p_{each}": probabilities[:, i] for i, each in enumerate(data.classes)},
+    }
+    return pd.DataFrame(columns)
+
+
+def _scored(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
+    """Score one split; also without what leaks, where something does."""
+    scored = _score(rows, classes)
+    alone = rows[rows["leaked"] == ""] if "leaked" in rows else rows
+    if len(alone) < len(rows):
+        scored["unleaked"] = _score(alone, classes)
+    return scored
+
+
+def _score(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
+    p = _probabilities(rows, classes)
+    return score(list(rows["target"]), p, classes, list(rows["predicted"]))
+
+
+def _probabilities(rows: pd.DataFrame, classes: Iterable[str]) -> npt.NDArray[np.float64]:
+    return rows[[f"p_{name}" for name in classes]].to_numpy(dtype=np.float64)
+
+
+def _check_agreement(result: Result, folder: Path) -> None:
+    """Check that a run's scores follow from its predictions: neither was changed by itself."""
+    advice = "One of the two was changed: fit the head again."
+    for split in (name for name in SPLITS if name in result.scores):
+        kept_scores = result.scores[split]
+        rows = result.predictions[result.predictions["split"] == split]
+        if not len(rows):
+            raise RunError(
+                f"{folder}/predictions.csv: no {split} images, expected those that metrics.json "
+                f"scores. {advice}"
+            )
+        p = _probabilities(rows, result.classes)
+        wrong = np.flatnonzero(
+            (np.abs(p.sum(axis=1) - 1) > 1e-6)
+            | (p < 0).any(axis=1)
+            | ~rows["target"].isin(result.classes).to_numpy()
+            | ~rows["predicted"].isin(result.classes).to_numpy()
+        )
+        if len(wrong):
+            raise RunError(
+                f"{folder}/predictions.csv row {rows.index[wrong[0]] + 1}: not a class, an answer "
+                f"and probabilities that sum to 1. {advice}"
+            )
+        found = _score(rows, result.classes)
+        for name in ("confusion", "accuracy", "log_loss"):
+            if not np.allclose(found[name], kept_scores[name], rtol=1e-9):
+                raise RunError(
+                    f"{folder}/metrics.json: {split} {name} {kept_scores[name]}, expected "
+                    f"{found[name]} as predictions.csv has it. {advice}"
+                )
