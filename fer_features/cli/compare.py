@@ -214,7 +214,7 @@ def _read(paths: tuple[Path, ...]) -> Any:
         read = load_results(path)
         selects |= {read.select} - {None}
         if not is_comparison(path) and "test" not in read[0].scores:
-            log.info("%s: its test images are scored now, and kept with the run.", path)
+            log.info("%s: scoring its test images, which was not done yet", path)
             read[:] = [score_test(read[0])]
         found += [*read, *read.failed]
     return Results(found, select=selects.pop() if len(selects) == 1 else None)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
@@ -255,7 +256,9 @@ def _fitted(
             yield index, _fit(fit, data, select)
         return
     try:
-        with parallel_config("loky", inner_max_num_threads=1):
+        with parallel_config("loky", inner_max_num_threads=1), warnings.catch_warnings():
+            # TensorFlow's memory makes loky start a process anew now and then: no fit is lost.
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs")
             parallel = Parallel(n_jobs=min(workers, len(todo)), return_as="generator_unordered")
             yield from parallel(delayed(_numbered)(index, fit, data, select) for index, fit in todo)
     except BrokenProcessPool as error:

@@ -152,6 +152,11 @@ def answers(
     with threadpool_limits(1), parallel_config("sequential"):
         said = np.asarray(head.predict_proba(X))
         predicted = np.asarray(head.predict(X)).astype(np.str_)
+    if said.shape != (len(X), len(classes)):
+        raise OptionError(
+            f"{type(head).__name__}: says probabilities of shape {said.shape}, expected "
+            f"{(len(X), len(classes))}, one for each class. Set it otherwise."
+        )
     probabilities = said.astype(np.float64)
     total = probabilities.sum(axis=1, keepdims=True)
     if not (np.abs(total - 1) < 1e-3).all() or (probabilities < 0).any():

@@ -357,11 +357,29 @@ def score_test(result: Result) -> Result:
     """
     if "test" in result.scores:
         return result
-    data = _data_again(result)
-    scored = with_test(result, result.head(), data)
+    data, head = _data_again(result), result.head()
+    _check_same_head(result, head, data)
+    scored = with_test(result, head, data)
     if result.folder is not None:
         scored.update(result.folder)
     return scored
+
+
+def _check_same_head(result: Result, head: Any, data: Data) -> None:
+    """Check that a head says of validation what the run kept: that it is the one of this run."""
+    kept_rows = result.predictions[result.predictions["split"] == "validation"]
+    said = _predict(head, data, "validation")
+    same = list(said["source"]) == list(kept_rows["source"]) and np.allclose(
+        _probabilities(said, result.classes),
+        _probabilities(kept_rows, result.classes),
+        rtol=1e-6,
+        atol=1e-9,
+    )
+    if not same:
+        raise RunError(
+            f"{result.folder or result.label}: its head does not say of the validation images what "
+            "predictions.csv has, expected the head of this run. Fit it again."
+        )
 
 
 def with_test(result: Result, head: Any, data: Data) -> Result:

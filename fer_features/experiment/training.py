@@ -1,9 +1,9 @@
 """The dense head's network and its training: Keras's own parts, an epoch in one TensorFlow call.
 
-Keras's layers, initializers, loss and Adam are used as they are, under public names only: an epoch
-takes about 0.3 of the time of Keras's own ``fit``, whose loop enters Python at every batch. Adam in
-one raw operation on variables of ours would make it 0.25, NumPy 0.22 (``benchmarks/heads.py``): not
-enough to keep a second optimizer or a backpropagation of our own.
+Layers, initializers, loss and Adam are Keras's, by public names only: on one thread an epoch takes
+about 0.24 of the time of Keras's own ``fit`` on all, which enters Python at every batch. Adam as
+one raw operation on variables of ours would make it 0.20, NumPy 0.19 (``benchmarks/heads.py``):
+too little to keep an optimizer or a backpropagation of our own.
 """
 
 import threading

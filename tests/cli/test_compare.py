@@ -199,12 +199,12 @@ def test_a_fit_shows_validation_and_test_images_are_scored_when_asked_for(
     expected = json.loads((tmp_path / "at_once" / "metrics.json").read_text())
     scored = called("fer-compare", later, "-o", tmp_path / "out", cwd=home)
     assert scored.returncode == 0, scored.stderr
-    assert "its test images are scored now" in scored.stderr
+    assert "scoring its test images, which was not done yet" in scored.stderr
     assert json.loads((later / "metrics.json").read_text())["scores"] == expected["scores"]
     csv = [(tmp_path / run / "predictions.csv").read_text() for run in ("later", "at_once")]
     assert csv[0] == csv[1]
     again = called("fer-compare", later, "-o", tmp_path / "again", cwd=home)
-    assert "scored now" not in again.stderr
+    assert "scoring its test images" not in again.stderr
     assert again.stdout.splitlines()[:3] == scored.stdout.splitlines()[:3]
 
 

@@ -233,7 +233,9 @@ def test_answers_that_are_no_probabilities_or_no_classes_are_refused(data: Data)
         def predict_proba(self, X: Any) -> Any:
             said = super().predict_proba(X)
             below = said * [[-1, 1]] + [[0, 1]]
-            return {"half": said / 2, "none": said * np.nan, "below": below}.get(self.way, said)
+            wide = np.full((len(X), 3), 1 / 3)
+            odd = {"half": said / 2, "none": said * np.nan, "below": below, "wide": wide}
+            return odd.get(self.way, said)
 
         def predict(self, X: Any) -> Any:
             return np.full(len(X), "sideways") if self.way == "other" else super().predict(X)
@@ -243,6 +245,7 @@ def test_answers_that_are_no_probabilities_or_no_classes_are_refused(data: Data)
         "half": "Odd: says 0.*expected probabilities that sum to 1",
         "none": "Odd: says nan, nan of an image",
         "below": "Odd: says -",
+        "wide": r"Odd: says probabilities of shape \(\d+, 3\), expected \(\d+, 2\)",
         "other": "Odd: answers 'sideways', expected up or down",
     }.items():
         Odd.way = way
@@ -333,6 +336,15 @@ def test_test_images_scored_later_get_the_scores_they_had_got_at_once(
     assert kept.scores == expected.scores
     assert score_test(kept) is kept
     assert ("group" in kept.predictions) == bool(task.group_by)
+
+
+def test_another_runs_head_is_not_scored_on_test(home: Path, tmp_path: Path) -> None:
+    data = BOTH.select(Store(home / "faces.h5"))
+    runs = [fit_and_evaluate(LogisticHead(C=C), data).save(tmp_path / str(C)) for C in (0.1, 0.001)]
+    (runs[0] / "head.keras").write_bytes((runs[1] / "head.keras").read_bytes())
+    with pytest.raises(RunError, match="its head does not say of the validation images what"):
+        score_test(Result.load(runs[0]))
+    assert set(Result.load(runs[0]).scores) == {"validation"}
 
 
 def test_a_part_of_the_training_set_is_scored_later_as_at_once(home: Path, tmp_path: Path) -> None:
