@@ -147,6 +147,15 @@ def shown(text: str | bytes, width: int = 40) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
 
 
+def is_utf8(text: str) -> bool:
+    """Tell whether a text can be written in UTF-8, as a store keeps it."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def in_words(start: bytes) -> tuple[str, str] | None:
     """Say what a file is that was meant to be another, by its first bytes, and what to do.
 

@@ -271,8 +271,7 @@ def _only_csv(archive: zipfile.ZipFile, shown_path: str) -> IO[bytes]:
     if len(names) == 1:
         try:
             return archive.open(names[0])
-        except (NotImplementedError, RuntimeError) as error:
-            # zipfile's way of saying: an unknown compression, or a password.
+        except (NotImplementedError, RuntimeError) as error:  # unknown compression; a password
             raise SourceError(
                 f"{shown_path}: cannot be unpacked ({shown(str(error), 80)}), expected a plain "
                 ".zip. Unpack it yourself and pass the CSV file."

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fer_features.errors import OptionError, SourceError
-from fer_features.faces.bad_rows import BadRows, RowError, one_or_many, shown
+from fer_features.faces.bad_rows import BadRows, RowError, is_utf8, one_or_many, shown
 from fer_features.faces.emotions import (
     EMOTION_WORDS,
     EMOTIONS,
@@ -185,7 +185,7 @@ def place_images(
     read = _Reader(wording)
     labelled, rest = dict[str, tuple[int, int]](), list[str]()
     for path in paths:
-        if not _is_utf8(path):
+        if not is_utf8(path):
             bad.add(
                 shown_name(path),
                 "a name that is not UTF-8, which a store cannot keep",
@@ -511,11 +511,3 @@ def _with_suffixes(kind: str, paths: Sequence[str]) -> str:
 def shown_name(path: str | os.PathLike[str]) -> str:
     """Return a path for a message; bytes that are not UTF-8 become backslash escapes."""
     return shown(os.fsencode(path), width=4096)
-
-
-def _is_utf8(path: str) -> bool:
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

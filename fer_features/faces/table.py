@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fer_features.errors import SourceError
-from fer_features.faces.bad_rows import BadRows, RowError, one_or_many, shown
+from fer_features.faces.bad_rows import BadRows, RowError, is_utf8, one_or_many, shown
 from fer_features.faces.dataset import SIDE
 from fer_features.faces.emotions import (
     EMOTION_WORDS,
@@ -323,17 +323,9 @@ def groups(table: Table, chosen: npt.NDArray[np.int64], name: str) -> npt.NDArra
     if column is None:
         return np.full(len(chosen), "")
     for word in column.words:
-        if "\0" in word or not _is_utf8(word):
+        if "\0" in word or not is_utf8(word):
             raise SourceError(
                 f"{name}: group '{shown(word)}', which holds a NUL character or no UTF-8, expected "
                 "text that a store can keep. Name it otherwise."
             )
     return np.array(column.words, dtype=np.str_)[column.codes[chosen]]
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
