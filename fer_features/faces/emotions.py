@@ -163,18 +163,19 @@ class Wording:
         """
         mapped, found = self.mapped, dict[str, int]()
         numbers: dict[str, int] = {}
-        unknown = []
+        unknown, settled = [], set[int]()
         for word in words:
             key = _key(word)
             if key in mapped:
                 found[word] = _id(mapped[key])
+                settled |= {number for number in [whole_number(word)] if number is not None}
             elif (emotion := emotion_of(word)) is not None:
                 found[word] = emotion
             elif (number := whole_number(word)) is not None:
                 numbers[word] = number
             else:
                 unknown.append(word)
-        order = self._order(set(numbers.values()), numbers_as)
+        order = self._order(set(numbers.values()), numbers_as, settled)
         for word, number in numbers.items():
             if number in order:
                 found[word] = order[number]
@@ -184,11 +185,19 @@ class Wording:
             found |= dict.fromkeys(unknown, _id(mapped[OTHERS]))
         return found
 
-    def _order(self, numbers: set[int], numbers_as: str | None) -> dict[int, int]:
-        """Return what numbers mean."""
+    def _order(
+        self, numbers: set[int], numbers_as: str | None, settled: set[int]
+    ) -> dict[int, int]:
+        """Return what numbers mean.
+
+        That one beyond FER2013's is mapped settles the others where there is a 0 among them;
+        numbers from 1 on may still be another's.
+        """
         if self.labels_as is not None:
             return ORDERS[self.labels_as][1]
         meant = ORDERS[numbers_as][1] if numbers_as is not None else {}
+        if numbers and 0 not in numbers | settled:
+            numbers = numbers | settled
         beyond = numbers - set(meant)
         # An order that knows more of them, and what is beyond as an emotion, may be meant.
         likely = [

@@ -279,3 +279,12 @@ def test_a_map_that_means_nothing_is_refused(map_, message):
 
 def test_a_word_may_be_mapped_twice_to_the_same():
     assert Wording((("wut", "anger"), ("Wut", "ANGRY"))).mapped == {"wut": "anger"}
+
+
+def test_a_seven_that_is_mapped_does_not_settle_numbers_that_count_from_one():
+    with pytest.raises(AmbiguousNumbersError):
+        Wording({"7": "neutral"}).read(map(str, range(1, 8)), "fer2013")
+    read = Wording({"7": "contempt"}).read(map(str, range(8)), "fer2013")
+    assert read == {str(i): i for i in range(8)}
+    every = {str(i): "fear" for i in range(1, 8)}
+    assert set(Wording(every).read(map(str, range(1, 8)), "fer2013").values()) == {2}
