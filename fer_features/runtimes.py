@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from threadpoolctl import threadpool_limits
@@ -19,16 +19,18 @@ LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
 def import_tensorflow() -> Any:
-    """Return the ``tensorflow`` module; its start-up log shows only if the user set a log level."""
+    """Return the ``tensorflow`` module; its start-up log shows only where level 0 asks for it."""
     if "tensorflow" in sys.modules:
         import tensorflow
-    elif LEVEL in os.environ:
-        with _environment(KERAS_BACKEND="tensorflow"):  # TensorFlow imports parts of Keras
-            import tensorflow
     else:
-        # Read once, at import; a child process that inherited it would seem to have asked.
-        with _environment(KERAS_BACKEND="tensorflow", **{LEVEL: "3"}), _native_stderr_silenced():
+        # Read once, at import; a child process that inherited ours would seem to have asked.
+        level = os.environ.get(LEVEL, "3")
+        quiet = nullcontext() if level == "0" else _native_stderr_silenced()
+        # TensorFlow imports parts of Keras.
+        with _environment(KERAS_BACKEND="tensorflow", **{LEVEL: level}), quiet:
             import tensorflow
+
+            tensorflow.config.list_physical_devices()  # says of itself that there is no GPU
     return tensorflow
 
 

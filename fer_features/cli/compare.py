@@ -206,17 +206,18 @@ def _read(paths: tuple[Path, ...]) -> Any:
     Of a comparison they are scored for what it selected, and only for that.
     """
     from fer_features.experiment.comparison_folder import Results, is_comparison, load_results
-    from fer_features.experiment.result import score_test
+    from fer_features.experiment.result import again, score_test
 
-    found: list[Any] = []
-    selects = set()
-    for path in paths:
-        read = load_results(path)
-        selects |= {read.select} - {None}
-        if not is_comparison(path) and "test" not in read[0].scores:
-            log.info("%s: scoring its test images, which was not done yet", path)
-            read[:] = [score_test(read[0])]
-        found += [*read, *read.failed]
+    every = [(path, load_results(path)) for path in paths]
+    unscored = [(path, read) for path, read in every if not is_comparison(path)]
+    unscored = [(path, read) for path, read in unscored if "test" not in read[0].scores]
+    for _, read in unscored:
+        again(read[0])  # where one cannot be scored, none is
+    for path, read in unscored:
+        log.info("%s: scoring its test images, which was not done yet", path)
+        read[:] = [score_test(read[0])]
+    found = [each for _, read in every for each in (*read, *read.failed)]
+    selects = {read.select for _, read in every} - {None}
     return Results(found, select=selects.pop() if len(selects) == 1 else None)
 
 

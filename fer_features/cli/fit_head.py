@@ -140,8 +140,7 @@ def main(
     """Train a head on the embeddings of STORE and score it on validation.
 
     STORE is what fer-extract wrote; it may be left out while cache/ holds one store. The run's
-    folder gets metrics.json, predictions.csv and the fitted head; with --test, a report and its
-    figures.
+    folder gets metrics.json, predictions.csv, the fitted head, and a report with its figures.
     """
     show_messages(quiet)
     task = make_task(**{name: options.pop(name) for name in TASK_OPTIONS})
@@ -166,20 +165,23 @@ def main(
     check_free(output or next_folder(label))
     main.stopped = "Nothing was written."
     data = task.select(find_store(store), features)
-    result = fit_and_evaluate(unfitted, data, test=test, progress=not quiet)
+    result = fit_and_evaluate(unfitted, data, test=test, seed=seed, progress=not quiet)
     folder = result.save(output)
-    if kept_file(folder) is None:
-        log.info("Not kept: the fitted head, as reading it again would mean to trust its file.")
-    if test:
-        from fer_features.report.page import write_report
+    from fer_features.report.page import write_report
 
-        command = shlex.join(["fer-fit-head", *sys.argv[1:]])
-        report = write_report(result, folder, command=command)
+    command = shlex.join(["fer-fit-head", *sys.argv[1:]])
+    report = write_report(result, folder, command=command)
+    is_kept = kept_file(folder) is not None
+    if not is_kept:
+        log.info("Not kept: the fitted head, as reading it again would mean to trust its file.")
     show_notices(result)
     click.echo(_table(result))
-    click.echo(f"Report: {report}" if test else f"Run: {folder}")
+    click.echo(f"Report: {report}")
     if not test:
-        log.info("The test images are not scored. Once you have chosen: fer-compare %s", folder)
+        later = f"fer-compare {shlex.quote(str(folder))}"
+        if not is_kept:
+            later = "the same call with --test" + " and another -o" * (output is not None)
+        log.info("The test images are not scored. Once you have chosen: %s", later)
     return 0
 
 

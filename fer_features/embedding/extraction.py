@@ -499,8 +499,9 @@ def _complete(this: _Pass, content: Content, partial: PartialStore, engine: Engi
     )
     passes = partial.provenance["passes"]
     if not (passes and is_open(passes[-1])):
+        changed = _changed(this)
         partial.finish(this.target, {"passes": passes})
-        log.info("%s: rows and labels written anew, nothing computed", this.target)
+        log.info("%s: rows and labels written anew, nothing computed%s", this.target, changed)
         return
     *earlier, current = passes
     needed = outputs[known[missing].min() :] if missing.any() else ()
@@ -544,6 +545,16 @@ def _complete(this: _Pass, content: Content, partial: PartialStore, engine: Engi
         **quantisation_facts(this.spec, needed, this.folder),
     }
     partial.finish(this.target, {"passes": [*earlier, current]})
+
+
+def _changed(this: _Pass) -> str:
+    """Say in what the store that is there was made of its source in another way."""
+    store = this.known(this.target)
+    called = {"sha256": "the source's content", "skipped": "how many bad rows are left out"}
+    names = ("sha256", "limit", "skipped", *LABELLING)
+    then = {} if store is None else store.dataset
+    unlike = [called.get(n, n) for n in names if n in then and then[n] != this.dataset[n]]
+    return f" (changed: {', '.join(unlike)})" * bool(unlike)
 
 
 def _blocks(missing: npt.NDArray[np.bool_], size: int, reused: int) -> list[Positions]:

@@ -78,10 +78,12 @@ def converted_network(
     if spec.quantised is not None:
         path, facts = _quantised(spec, outputs, folder)
         return import_openvino().Core().read_model(path), facts["outputs"]
+    for path in _converted(spec, outputs, folder):
+        facts = network_facts(path) or {}
+        if facts.get("fingerprint") == spec.fingerprint:
+            model = import_openvino().Core().read_model(path)
+            return _without_others(model, outputs), facts["outputs"]
     path = _converted_path(spec, outputs, folder)
-    facts = network_facts(path) or {}
-    if facts.get("fingerprint") == spec.fingerprint and list(facts["outputs"]) == list(outputs):
-        return import_openvino().Core().read_model(path), facts["outputs"]
     traced = trace(spec, outputs)
     log.info("converting the network for OpenVINO, once: kept as %s", path)
     try:
@@ -104,9 +106,7 @@ def converted_network(
 
 def is_converted(spec: BackboneSpec, outputs: Sequence[str], folder: Path) -> bool:
     """Tell whether a network needs no weights any more; its content is checked when it is read."""
-    if spec.quantised is not None:
-        return True
-    return _converted_path(spec, outputs, folder).with_suffix(".json").exists()
+    return spec.quantised is not None or bool(_converted(spec, outputs, folder))
 
 
 def quantise(spec: BackboneSpec, faces: FaceDataset, folder: Path) -> BackboneSpec:
@@ -235,6 +235,30 @@ def _network_sha256(path: Path) -> str:
 def _converted_path(spec: BackboneSpec, outputs: Sequence[str], folder: Path) -> Path:
     version = metadata.version("openvino").split("-")[0]
     return folder / f"openvino-{version}-{spec.fingerprint[:16]}-{_short_hash(outputs)}.xml"
+
+
+def _converted(spec: BackboneSpec, outputs: Sequence[str], folder: Path) -> list[Path]:
+    """Return the kept networks that have some outputs, the one of exactly these first.
+
+    What is said of them is read, their content is not.
+    """
+    exact = _converted_path(spec, outputs, folder)
+    others = folder.glob(f"{exact.stem[: -len(_short_hash(outputs))]}*.xml")
+    found = []
+    for path in [exact, *sorted(set(others) - {exact})]:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            said = json.loads(path.with_suffix(".json").read_text())["outputs"]
+            if list(said) == list(outputs) if path == exact else set(outputs) <= set(said):
+                found.append(path)
+    return found
+
+
+def _without_others(model: Any, outputs: Sequence[str]) -> Any:
+    """Return a network without the outputs that are not asked for, so that none is computed."""
+    for output in list(model.outputs):
+        if not output.get_names() & set(outputs):
+            model.remove_result(output.get_node())
+    return model
 
 
 def _short_hash(outputs: Sequence[str]) -> str:

@@ -27,9 +27,10 @@ from fer_features.experiment.comparison_folder import (
     settled_failures,
     write_summary,
 )
-from fer_features.experiment.heads import Head
-from fer_features.experiment.result import Result, evaluate, with_test
-from fer_features.experiment.run_folder import plain, safe_name
+from fer_features.experiment.heads import Head, is_whole
+from fer_features.experiment.result import Result, check_data, evaluate, with_test
+from fer_features.experiment.run_document import plain
+from fer_features.experiment.run_folder import as_path, safe_name
 from fer_features.experiment.scores import SCORES, SMALLER_IS_BETTER
 from fer_features.experiment.task import Data, nested_order, part_of, rows_sha256
 from fer_features.faces.emotions import did_you_mean
@@ -126,15 +127,17 @@ def compare(
     Raises
     ------
     OptionError
-        When there are no heads or seeds, a grid names an unknown head or parameter, a head
-        refuses its parameters or has no ``predict_proba``, a size is not to be had, the score is
-        unknown; or when every setting failed.
+        When there are no heads or seeds, or they are of another kind, a grid names an unknown
+        head or parameter, a head refuses its parameters or has no ``predict_proba``, a size is
+        not to be had, the score is unknown; or when every setting failed.
     RunError
         When ``out`` holds another comparison, is in use, or cannot be written; or a worker died.
     """
     data = _only(data)
-    folder = None if out is None else Path(out)
-    if select not in SCORES:
+    folder = None if out is None else as_path(out)
+    if not is_whole(workers, 1):
+        raise OptionError(f"workers: {workers!r}, expected a whole number above 0.")
+    if not isinstance(select, str) or select not in SCORES:
         raise OptionError(
             f"select: {select!r}, expected one of {', '.join(SCORES)}"
             f"{did_you_mean(str(select), SCORES)}."
@@ -171,29 +174,31 @@ def plan(
     Raises
     ------
     OptionError
-        When there are no heads or seeds, a grid names an unknown head or parameter, or no
-        values, or a head refuses a value or cannot be scored.
+        When there are no heads or seeds, or they are of another kind, a grid names an unknown
+        head or parameter, or no values, or a head refuses a value or cannot be scored.
     """
-    chosen = list(dict.fromkeys(seeds))
-    if not chosen:
-        raise OptionError("seeds: none, expected at least one.")
+    chosen = fitting.checked_seeds(seeds)
+    _check_mapping("heads", heads, '{"mine": LogisticHead()}')
+    _check_mapping("grid", grid, '{"dense": {"l2": [1e-4, 1e-3]}}')
     if not heads:
         raise OptionError("heads: none, expected at least one.")
+    for label, head in heads.items():
+        if isinstance(head, type) or not hasattr(head, "get_params"):
+            fitting.check_classifier(head, label)
     for label, values in grid.items():
         if label not in heads:
             raise OptionError(f"grid: unknown head {_but(label, list(heads))}")
         _check_values(label, heads[label], values)
     fits: dict[tuple[str, str, Any], Fit] = {}
     for label, head in heads.items():
-        if isinstance(head, type) or not hasattr(head, "get_params"):
-            fitting.check_classifier(head, label)
         for values in ParameterGrid({k: list(v) for k, v in grid.get(label, {}).items()}):
             configured = clone(head).set_params(**values)
             fitting.check_classifier(configured, label)
-            for seed in chosen if fitting.is_random(configured) else chosen[:1]:
+            draws = fitting.is_random(configured)
+            for seed in chosen if draws else chosen[:1]:
                 one = fitting.seeded(configured, seed)
                 params, own = fitting.setting(one)
-                fit = Fit(label, one, plain(params), own)
+                fit = Fit(label, one, plain(params), seed if draws else own)
                 fits.setdefault((label, fit.setting, seed), _placed(fit, folder, seed))
     return list(fits.values())
 
@@ -208,10 +213,16 @@ def checked_sizes(sizes: Iterable[int], data: Data) -> list[int]:
     OptionError
         When one leaves a class without training images, or asks for more than there are.
     """
-    ordered = sorted(set(sizes))
+    if isinstance(sizes, str) or not isinstance(sizes, Iterable):
+        raise OptionError(f"sizes: {sizes!r}, expected numbers of images, such as [500, 1000].")
+    given = list(sizes)
+    for size in given:
+        if not is_whole(size, 1):
+            raise OptionError(f"sizes: {size!r}, expected whole numbers above 0.")
+    ordered = sorted(set(map(int, given)))
     order = nested_order(data.train.y, data.task.split_seed)
     for size in ordered:
-        if not 0 < size <= len(order):
+        if size > len(order):
             raise OptionError(f"sizes: {size}, expected 1 to {len(order):,} training images.")
         lacking = set(data.classes) - set(data.train.y[order[:size]])
         if lacking:
@@ -277,12 +288,12 @@ def _fit(fit: Fit, data: Data, select: str) -> Result | Failure:
     data = part_of(data, fit.size)
     head = clone(fit.head)
     try:
-        fitting.fit(head, data)
+        fitting.fit(head, data, seed=fit.seed)
         result = evaluate(head, data)
     except Exception as error:  # Whatever a classifier raises ends its own fit, no other.
         return fit.failed(_reason(error))
     selection = {"score": select, "selected": False}
-    result = replace(result, label=fit.label, selection=selection)
+    result = replace(result, label=fit.label, seed=fit.seed, selection=selection)
     if fit.folder is None:
         return result
     result.save(fit.folder)
@@ -347,7 +358,7 @@ def _select_and_test(fit: Fit, result: Result | Failure, data: Data) -> Result |
         try:
             if head is None:  # a classifier that could not be kept
                 head = clone(fit.head)
-                fitting.fit(head, data)
+                fitting.fit(head, data, seed=fit.seed)
             result = with_test(result, head, data)
         except Exception as error:
             return fit.failed(f"on the test images: {_reason(error)}")
@@ -409,17 +420,19 @@ def _experiment(
 
 
 def _only(data: Data | Sequence[Data]) -> Data:
-    if isinstance(data, Data):
-        return data
-    given = list(data)
+    given: list[Any] = list(data) if isinstance(data, list | tuple) else [data]
     if len(given) != 1:
         raise OptionError(f"data: {len(given)} given, expected one: a comparison is of one store.")
-    return given[0]
+    return check_data(given[0])
+
+
+def _check_mapping(name: str, given: object, example: str) -> None:
+    if not isinstance(given, Mapping) or not all(isinstance(each, str) for each in given):
+        raise OptionError(f"{name}: {given!r:.80}, expected a mapping by name, such as {example}.")
 
 
 def _check_values(label: str, head: Any, values: Mapping[str, Sequence[Any]]) -> None:
-    if isinstance(head, type) or not hasattr(head, "get_params"):
-        fitting.check_classifier(head, label)
+    _check_mapping(f"grid: {label}", values, '{"C": [0.01, 0.1]}')
     seeds = fitting.seed_parameters(head)
     known = [name for name in head.get_params() if name not in seeds]
     for name, tried in values.items():
@@ -427,8 +440,11 @@ def _check_values(label: str, head: Any, values: Mapping[str, Sequence[Any]]) ->
             raise OptionError(f"grid: {label}.{name}, expected a parameter. Use seeds for that.")
         if name not in known:
             raise OptionError(f"grid: {label} has no parameter {_but(name, known)}")
-        if isinstance(tried, str) or not len(tried):
-            raise OptionError(f"grid: {label}.{name}: {tried!r}, expected a list of values.")
+        if not isinstance(tried, list | tuple | range | np.ndarray) or not len(tried):
+            raise OptionError(
+                f"grid: {label}.{name}: {tried!r:.80}, expected a list of values, such as "
+                f"{list(tried) if isinstance(tried, set | dict) else [tried]!r:.80}."
+            )
 
 
 def _but(name: str, known: Sequence[str]) -> str:

@@ -19,12 +19,31 @@ from filelock import FileLock, Timeout
 from fer_features.errors import RunError
 from fer_features.experiment.fitting import kept_file
 from fer_features.experiment.result import Result
-from fer_features.experiment.run_folder import plain
+from fer_features.experiment.run_document import Kind, misfit, plain, read_json
+from fer_features.experiment.run_folder import as_path
 
 FORMAT = "fer-features/comparison"
 FORMAT_VERSION = 1
 
 LOCK = ".lock"
+
+_SUMMARY: Kind = {
+    "complete": "true or false",
+    "experiment": {"select": "a score"},
+    "selected?": {"*": {}},
+    "failed?": [
+        {
+            "folder": "text",
+            "head": "text",
+            "params": {},
+            "seed": ("a whole number", None),
+            "train_part": ("a count", None),
+            "reason": "text",
+        }
+    ],
+    "fits": [{"folder": "text"}],
+}
+"""What is read of ``results.json``, and of which kind it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +80,8 @@ class Results(list[Result]):
     Parameters
     ----------
     outcomes : iterable of Result or Failure
+        One fit that is among them several times is kept once: the same run, or the same fit of
+        what no seed changes. Where one of these has test scores, it is that.
     select : str, optional
         The score that chose on validation, where one did.
 
@@ -74,9 +95,16 @@ class Results(list[Result]):
         self, outcomes: Iterable[Result | Failure] = (), *, select: str | None = None
     ) -> None:
         every = list(outcomes)
-        super().__init__(each for each in every if isinstance(each, Result))
-        self.failed = [each for each in every if isinstance(each, Failure)]
+        fits: dict[str, list[Result]] = {}
+        for each in every:
+            if isinstance(each, Result):
+                fits.setdefault(_identity(each), []).append(each)
+        super().__init__(max(same, key=lambda each: len(each.scores)) for same in fits.values())
+        failed = {_key(each, each.seed): each for each in every if isinstance(each, Failure)}
+        self.failed = list(failed.values())
         self.select = select
+        again = [each.label for same in fits.values() for each in same[1:]]
+        self._again = {label: again.count(label) for label in dict.fromkeys(again)}
 
     def __repr__(self) -> str:
         fits = f"{len(self)} fit{'s' * (len(self) != 1)}"
@@ -160,11 +188,10 @@ class Results(list[Result]):
             first, n = failures[0], len(failures)
             which = first.label + f" ({told[key]})" * bool(told[key])
             said.append(f"Failed: {n} fit{'s' * (n != 1)} of {which}. {first.reason}")
-        unseeded: dict[str, str] = {each.label: name for each in self for name in each.unseeded}
         said += [
-            f"Not seeded: {name} of {label} holds what no seed reaches, so its fits differ from "
-            "call to call."
-            for label, name in unseeded.items()
+            f"Counted once: {n} fit{'s' * (n != 1)} of {label} that {'is' if n == 1 else 'are'} "
+            "the same as another here."
+            for label, n in self._again.items()
         ]
         lost = [each.label for each in self if each.folder and kept_file(each.folder) is None]
         said += [
@@ -270,7 +297,7 @@ def load_results(folder: str | Path) -> Results:
     RunError
         When it is neither, or damaged, or unfinished.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     if not is_comparison(folder):
         return Results([Result.load(folder)])
     summary = _read_summary(folder)
@@ -291,7 +318,7 @@ def load_results(folder: str | Path) -> Results:
         )
         for each in summary.get("failed", [])
     ]
-    return Results(fits, select=summary["experiment"].get("select"))
+    return Results(fits, select=summary["experiment"]["select"])
 
 
 def is_comparison(folder: Path) -> bool:
@@ -376,9 +403,16 @@ def _cell(value: Any) -> Any:
     return value if isinstance(value, str | int | float | None) else json.dumps(value)
 
 
-def _key(fit: Result | Failure) -> str:
+def _identity(result: Result) -> str:
+    """Return a text that results of one and the same fit share, tested or not."""
+    what = [result.label, result.params, result.task["classes"], result.split]
+    where = [result.fingerprint, result.features, result.seed if result.random else None]
+    return json.dumps(plain([*what, *where, result.scores["validation"]]))
+
+
+def _key(fit: Result | Failure, *more: Any) -> str:
     """Return a text that fits share which differ in nothing but the seed."""
-    said: list[Any] = [fit.label, fit.params]
+    said: list[Any] = [fit.label, fit.params, *more]
     if isinstance(fit, Result) and fit.selection is None:
         said += [fit.fingerprint, fit.features, fit.split]
     return json.dumps(plain(said), sort_keys=True)
@@ -390,7 +424,7 @@ def _told_apart(fits: Sequence[Result | Failure]) -> dict[str, str]:
     for fit in fits:
         rivals = [other for other in fits if other.label == fit.label]
         differing = [
-            f"{name}={_said(value)}"
+            f"{name}={parameter_said(value)}"
             for name, value in fit.params.items()
             if len({json.dumps(plain(rival.params.get(name))) for rival in rivals}) > 1
         ]
@@ -398,10 +432,10 @@ def _told_apart(fits: Sequence[Result | Failure]) -> dict[str, str]:
     return told
 
 
-def _said(value: Any) -> str:
-    """Write a value as ``--grid`` spells it."""
+def parameter_said(value: Any) -> str:
+    """Write a parameter as a command spells it: layers joined by x, false, none."""
     if isinstance(value, list | tuple):
-        return "x".join(map(_said, value)) or "none"
+        return "x".join(map(parameter_said, value)) or "none"
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return f"{value:.10g}" if isinstance(value, float) else str(value)
@@ -410,8 +444,8 @@ def _said(value: Any) -> str:
 def _read_summary(folder: Path) -> dict[str, Any]:
     place = folder / "results.json"
     try:
-        summary = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        summary = read_json(place)
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{place}: not JSON ({error}). Compare again into a new folder.") from error
     found = summary.get("format") if isinstance(summary, dict) else None
     if found != FORMAT:
@@ -424,9 +458,8 @@ def _read_summary(folder: Path) -> dict[str, Any]:
             f"{place}: format_version {version!r}, expected {FORMAT_VERSION}. "
             "Upgrade fer-features to read it."
         )
-    for name, kind in (("complete", bool), ("experiment", dict), ("fits", list)):
-        if not isinstance(summary.get(name), kind):
-            raise RunError(f"{place}: no {name!r}. Compare again into a new folder.")
+    if said := misfit(summary, _SUMMARY):
+        raise RunError(f"{place}: {said}. Compare again into a new folder.")
     return summary
 
 

@@ -1,4 +1,4 @@
-"""The steps from a table of rows to three splits: drop duplicates, draw, shuffle, split.
+"""The steps from a store's rows to three splits: label, group, drop duplicates, draw, split.
 
 A table has one line a row of the store, indexed by row number, with the columns ``emotion`` and
 ``usage`` (ids as in a store), ``group`` (text, empty for none) and ``label``: the row's class as
@@ -7,9 +7,10 @@ split of rows without groups are the original's pandas and scikit-learn calls, s
 its rows.
 """
 
+import re
 import warnings
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,11 @@ from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from fer_features.errors import TaskError
 from fer_features.faces.emotions import EMOTIONS, NONE, USAGES
+from fer_features.faces.folder import compiled
+from fer_features.faces.labels import read_labels
+
+if TYPE_CHECKING:
+    from fer_features.embedding.store import Store
 
 FOLDS = 5
 """Groups are dealt into five folds: one test, one validation, three training."""
@@ -29,6 +35,98 @@ class Rows(NamedTuple):
     train: npt.NDArray[np.int64]
     validation: npt.NDArray[np.int64]
     test: npt.NDArray[np.int64]
+
+
+def labels_of(
+    store: "Store", labels: str, **options: Any
+) -> tuple[npt.NDArray[np.int8], dict[str, Any]]:
+    """Return each row's emotion by a file of labels, int8 (n,), and what is to be kept of it.
+
+    ``options`` are those of :func:`~fer_features.faces.labels.read_labels`.
+    """
+    file = read_labels(labels, **options)
+    joined = file.join(store.source, store.digest, store.usage, store.dataset)
+    now, before = joined.emotion != NONE, store.emotion != NONE
+    return joined.emotion, {
+        "name": file.name,
+        "sha256": file.sha256,
+        "kind": file.kind,
+        "column": file.column,
+        **options,
+        "labelled": int(now.sum()),
+        "none": int((~now).sum()),
+        "lost": int((before & ~now).sum()),
+        "both": int((before & now).sum()),
+        "changed": int((before & now & (joined.emotion != store.emotion)).sum()),
+        "unmatched": joined.unmatched,
+    }
+
+
+def groups_by(
+    pattern: str, source: npt.NDArray[np.str_], label: npt.NDArray[np.int64]
+) -> npt.NDArray[np.str_]:
+    """Return what a pattern's first group finds in each source, str (n,).
+
+    Raises
+    ------
+    TaskError
+        It does not match a row of the task; a row of which ``label`` is -1 need not match.
+    """
+    found = [compiled(pattern).search(each) for each in source.tolist()]
+    without = [i for i in np.flatnonzero(label != NONE) if found[i] is None]
+    if without:
+        of_task = source[label != NONE].tolist()
+        raise TaskError(
+            f"group_by: {pattern!r} does not match {len(without):,} of the task's "
+            f"{len(of_task):,} rows, such as {str(source[without[0]])!r}; "
+            "expected a match in each source, whose first group is the person or sequence. "
+            f"{_remedy(of_task)}"
+        )
+    return np.array([(each and each[1]) or "" for each in found], dtype=np.str_)
+
+
+def _remedy(sources: Sequence[str]) -> str:
+    """Say what to do of a pattern that does not match these sources, by one that would."""
+    if all(each.isdecimal() for each in sources):
+        return (
+            'These are row numbers, which name nobody: give the file a column "group" and extract '
+            "it again, which computes nothing anew."
+        )
+    parts = ("^(.*)/", "^([^_]+)_", "^([^-]+)-")
+    fit = [part for part in parts if all(re.search(part, each) for each in sources)]
+    return f'Mend it, such as group_by="{fit[0]}".' if fit else "Mend it, or leave it out."
+
+
+def labels_said(labels: Mapping[str, Any], rows: int) -> str:
+    """Say in one line what a file of labels did to the rows."""
+    votes = "FER+ votes, " if labels["kind"] == "ferplus" else ""
+    column = labels["column"]
+    which = f"column {column}, " if column and column.casefold() != "emotion" else ""
+    least = f", at least {labels['min_agreement']:.0%} agreeing" if labels["min_agreement"] else ""
+    doubt = (
+        f". They differ in most of the {labels['both']:,} rows that have both: are they of this "
+        "source?"
+        if labels["changed"] * 2 > labels["both"]
+        else ""
+    )
+    unmatched = f"; {labels['unmatched']:,} labels match no row" * bool(labels["unmatched"])
+    return (
+        f"Labels: {labels['name']} ({votes}{which}sha256 {labels['sha256'][:8]}{least}): "
+        f"{labels['labelled']:,} of {rows:,} rows have an emotion, {labels['changed']:,} another "
+        f"one than in the store; {labels['none']:,} have none, {labels['lost']:,} of which have "
+        f"one in the store; {labels['changed_class']:,} change their class{unmatched}{doubt}"
+    )
+
+
+def groups_said(groups: Mapping[str, Any]) -> str:
+    """Say in one line which groups there are and what they cost."""
+    by = "the store's own" if groups["by"] is None else f"by {groups['by']!r}"
+    left_out = (
+        f"; {groups['left_out']:,} images left out, as their group is in a later split too"
+        if groups["left_out"]
+        else ""
+    )
+    return f"Groups: {groups['count']:,}, {by}{left_out}"
 
 
 def image_keys(digest: npt.NDArray[np.uint8]) -> list[bytes]:

@@ -5,8 +5,11 @@ validation rows, and are kept as Keras files.
 """
 
 import copy
+import random
+import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +17,21 @@ import numpy as np
 import numpy.typing as npt
 from joblib import parallel_config
 from sklearn.base import clone, is_classifier
+from sklearn.model_selection import ParameterGrid
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import has_fit_parameter
 from threadpoolctl import threadpool_limits
 
 from fer_features.errors import OptionError, RunError
-from fer_features.experiment.heads import Head, LogisticHead, load_head
+from fer_features.experiment.heads import Head, LogisticHead, is_whole, load_head
+from fer_features.experiment.run_document import KERAS_FILE, SKOPS_FILE
 from fer_features.experiment.task import Data
 
 SEEDS = ("random_state", "seed")
 """What classifiers call the parameter that seeds them."""
 
-KERAS_FILE, SKOPS_FILE = "head.keras", "head.skops"
+KNOWN = ("fer_features", "sklearn", "numpy", "scipy", "joblib", "builtins")
+"""Packages whose parts draw by a parameter of :data:`SEEDS` or not at all."""
 
 
 def check_classifier(head: Any, label: str) -> None:
@@ -34,24 +40,84 @@ def check_classifier(head: Any, label: str) -> None:
     Raises
     ------
     OptionError
-        It is no scikit-learn classifier, has no ``predict_proba``, or is a head of this package
-        with a bad parameter.
+        It is no scikit-learn classifier, will have no ``predict_proba``, or is a head of this
+        package with a bad parameter, or one read from a file.
     """
     name = type(head).__name__
-    place = label if label == name else f"{label}: {name}"
     if isinstance(head, type) or not hasattr(head, "get_params") or not is_classifier(head):
         found = f"the class {head.__name__}" if isinstance(head, type) else f"a {name}"
         raise OptionError(
             f"{label}: {found}, expected a scikit-learn classifier, such as LogisticHead()."
         )
-    if not hasattr(head, "predict_proba"):
-        raise OptionError(
-            f"{place} as it is set has no predict_proba, expected probabilities. Wrap it "
-            f"in Python, sklearn.calibration.CalibratedClassifierCV({name}()), or take another."
-        )
     last = _last_step(head)
+    if not hasattr(last, "fit"):
+        raise OptionError(
+            f"{label}: a head read from a file, expected an unfitted classifier. Take a DenseHead "
+            "or a LogisticHead with its parameters."
+        )
+    if not _may_say_probabilities(head):
+        raise _no_probabilities(head, label)
     if isinstance(last, Head):
         last.check_parameters()
+
+
+def _may_say_probabilities(head: Any) -> bool:
+    """Return whether a classifier has ``predict_proba``, or may have it once it is fitted.
+
+    Before the fit scikit-learn asks the parts as they are set; but a stack's default last
+    estimator, which has it, is made by the fit, and a search may settle on another part.
+    """
+    if hasattr(head, "predict_proba"):
+        return True
+    if not hasattr(type(head), "predict_proba"):
+        return False
+    if isinstance(head, Pipeline):
+        return _may_say_probabilities(head.steps[-1][1])
+    params = head.get_params(deep=False)
+    if "final_estimator" in params:
+        last = params["final_estimator"]
+        return last is None or _may_say_probabilities(last)
+    if "estimator" not in params or not params.get("refit", True):
+        return False
+    return any(map(_may_say_probabilities, _tried(params)))
+
+
+def _tried(params: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield what a search or a wrapper may fit: its estimator, set as is, or as a search tries."""
+    yield params["estimator"]
+    grids = params.get("param_grid", params.get("param_distributions", {}))
+    for grid in [grids] if isinstance(grids, Mapping) else grids:
+        # Numbers and distributions of them decide nothing here.
+        kinds = {
+            name: [v for v in values if isinstance(v, bool) or not isinstance(v, int | float)]
+            for name, values in grid.items()
+            if isinstance(values, Sequence | np.ndarray)
+        }
+        for values in ParameterGrid({name: values for name, values in kinds.items() if values}):
+            with suppress(ValueError):
+                yield clone(params["estimator"]).set_params(**values)
+
+
+def _no_probabilities(head: Any, label: str) -> OptionError:
+    name = type(head).__name__
+    place = label if label == name else f"{label}: {name}"
+    return OptionError(
+        f"{place} as it is set has no predict_proba, expected probabilities. Wrap it in "
+        "sklearn.calibration.CalibratedClassifierCV, or take another."
+    )
+
+
+def checked_seeds(seeds: object) -> list[int]:
+    """Return seeds, each once; OptionError for what cannot seed NumPy's generators."""
+    if isinstance(seeds, str) or not isinstance(seeds, Iterable):
+        raise OptionError(f"seeds: {seeds!r}, expected whole numbers, such as range(3).")
+    found = list(seeds)
+    for seed in found:
+        if not (is_whole(seed, 0) and seed < 2**32):
+            raise OptionError(f"seeds: {seed!r}, expected whole numbers from 0 to 4294967295.")
+    if not found:
+        raise OptionError("seeds: none, expected at least one, such as range(3).")
+    return list(dict.fromkeys(map(int, found)))
 
 
 def seed_parameters(head: Any) -> list[str]:
@@ -89,8 +155,9 @@ def setting(head: Any) -> tuple[dict[str, Any], int | None]:
 def is_random(head: Any) -> bool:
     """Return whether a seed may change a fit of this classifier.
 
-    Of one that has a seed anywhere it may; but for the logistic head, which draws nothing when it
-    is given validation rows.
+    It may where anything in it has a seed, but for the logistic head, which draws nothing when it
+    is given validation rows; and where a part is of neither this package nor scikit-learn: what
+    such a part draws from, nobody can see.
     """
     params = head.get_params()
     last = _last_step(head)
@@ -98,21 +165,24 @@ def is_random(head: Any) -> bool:
         owner = params.get(name.rpartition("__")[0]) if "__" in name else head
         if not (isinstance(owner, LogisticHead) and owner is last):
             return True
-    return bool(_splitters(head) or unseeded(head))
+    return bool(_splitters(head)) or _draws_unseen(head)
 
 
-def unseeded(head: Any) -> list[str]:
-    """Return the names of parameters that hold something random which no seed reaches."""
+def _draws_unseen(head: Any) -> bool:
+    """Return whether something in a classifier may draw where no parameter seeds it.
+
+    So may what is not of :data:`KNOWN`, and what lists and mappings hold, as those of a search.
+    """
     params = head.get_params()
     reached = {id(value) for value in params.values()}
-    return [
-        name
-        for name, value in params.items()
-        if any(id(each) not in reached and _has_seed(each) for each in _held(value))
-    ]
+    return not _is_known(head) or any(
+        not _is_known(each) or (id(each) not in reached and _has_seed(each))
+        for value in params.values()
+        for each in _held(value)
+    )
 
 
-def fit(head: Any, data: Data, progress: Any = None) -> None:
+def fit(head: Any, data: Data, progress: Any = None, *, seed: int | None = None) -> None:
     """Fit a classifier, in place, to the training rows of a task.
 
     What takes ``X_val`` and ``y_val`` is given the validation rows, also as the last step of a
@@ -124,19 +194,56 @@ def fit(head: Any, data: Data, progress: Any = None) -> None:
     ----------
     progress : callable, optional
         What a head of this package calls as it goes on.
+    seed : int, optional
+        Of the global generators of NumPy and of Python for the time of the fit: it decides what
+        a part without a seed of its own draws. Such a classifier runs in one thread of this
+        process, whatever its ``n_jobs``, so that it draws the same anywhere.
     """
     started = time.perf_counter()
-    with threadpool_limits(1):
+    in_order = parallel_config("sequential") if _draws_unseen(head) else nullcontext()
+    with threadpool_limits(1), _global_seed(seed), in_order:
         held_out = (data.validation.X, data.validation.y)
         _fit(head, (data.train.X, data.train.y), held_out, progress)
     if not isinstance(head, Head):
         head.fit_seconds_ = time.perf_counter() - started
 
 
+@contextmanager
+def _global_seed(seed: int | None) -> Iterator[None]:
+    """Seed the global generators of NumPy and Python, and give them back as they were."""
+    if seed is None:
+        yield
+        return
+    before = np.random.get_state(), random.getstate()  # noqa: NPY002  # what others draw from
+    np.random.seed(seed)  # noqa: NPY002
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(before[0])  # noqa: NPY002
+        random.setstate(before[1])
+
+
+def note_embeddings(head: Any, fingerprint: str, features: str) -> None:
+    """Note on a fitted classifier which embeddings it takes: ``fingerprint_``, ``features_``."""
+    head.fingerprint_, head.features_, head.noted_of_ = fingerprint, features, head.classes_
+
+
+def noted_embeddings(head: Any) -> dict[str, str | None]:
+    """Return what :func:`note_embeddings` or :func:`load_head` noted; nothing of a later fit.
+
+    A fit makes ``classes_`` anew: other ones than those that were there are another fit's.
+    """
+    names = ("fingerprint", "features")
+    if getattr(head, "noted_of_", head.classes_) is not head.classes_:
+        return dict.fromkeys(names)
+    return {name: getattr(head, f"{name}_", None) for name in names}
+
+
 def answers(
     head: Any, X: npt.NDArray[np.float32], classes: Sequence[str]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.str_]]:
-    """Return what a fitted classifier says of embeddings, (n, d).
+    """Return what a fitted classifier says of embeddings, (n, d); one that draws, draws the same.
 
     Returns
     -------
@@ -149,7 +256,9 @@ def answers(
     OptionError
         When they are not probabilities and classes.
     """
-    with threadpool_limits(1), parallel_config("sequential"):
+    if not hasattr(head, "predict_proba"):
+        raise _no_probabilities(head, type(head).__name__)
+    with threadpool_limits(1), parallel_config("sequential"), _global_seed(0):
         said = np.asarray(head.predict_proba(X))
         predicted = np.asarray(head.predict(X)).astype(np.str_)
     if said.shape != (len(X), len(classes)):
@@ -167,6 +276,11 @@ def answers(
     if not (np.abs(total - 1) < 1e-9).all():
         # Rounded to float32, a row's sum is off by more than scikit-learn's metrics let pass.
         probabilities /= total
+    if predicted.shape != (len(X),):
+        raise OptionError(
+            f"{type(head).__name__}: answers of shape {predicted.shape}, expected {(len(X),)}, one "
+            "class an image. Set it otherwise."
+        )
     strange = set(predicted.tolist()) - set(classes)
     if strange:
         raise OptionError(
@@ -177,22 +291,25 @@ def answers(
     return probabilities[:, [columns.index(name) for name in classes]], predicted
 
 
-def history(head: Any) -> list[dict[str, Any]]:
+def history(head: Any) -> Any:
     """Return what a fit noted on its way, an entry an epoch or a strength; empty of most."""
-    return list(getattr(_last_step(head), "history_", []))
+    return getattr(_last_step(head), "history_", [])
 
 
 def keep(head: Any, folder: Path, fingerprint: str, features: str) -> None:
     """Write a fitted classifier into a folder, if it can be read again without trust.
 
     A head of this package becomes ``head.keras``; another classifier ``head.skops``, or nothing,
-    where reading it would mean to run what the file names.
+    where reading it would mean to run what the file names. Of a path the file is copied.
 
     Raises
     ------
     OSError, RunError
         It cannot be written.
     """
+    if isinstance(head, Path):
+        shutil.copyfile(head, folder / head.name)
+        return
     if isinstance(head, Head):
         head.save(folder / KERAS_FILE, fingerprint=fingerprint, features=features)
         return
@@ -232,7 +349,8 @@ def kept(folder: Path, classes: Sequence[str]) -> Any:
     if found != list(classes):
         raise RunError(
             f"{path}: a head of the classes {', '.join(found)}, expected {', '.join(classes)} as "
-            "metrics.json has it. One of the two was changed: fit the head again."
+            f"{folder}/metrics.json says: the two are not of one fit. Put back the file that "
+            "belongs there, or fit again."
         )
     return head
 
@@ -304,6 +422,13 @@ def _has_seed(value: Any) -> bool:
     # A splitter that does not shuffle draws nothing; of distributions the search draws.
     shuffles = getattr(value, "shuffle", True) and not hasattr(value, "rvs")
     return bool(shuffles) and hasattr(value, "random_state")
+
+
+def _is_known(value: Any) -> bool:
+    """Return whether a part, or a function, is of a package that draws by its own seeds alone."""
+    is_named = isinstance(value, type) or hasattr(value, "__qualname__")
+    module = getattr(value if is_named else type(value), "__module__", None)
+    return str(module).partition(".")[0] in KNOWN
 
 
 def _held(value: Any) -> Iterator[Any]:

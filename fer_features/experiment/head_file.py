@@ -16,13 +16,18 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import log_softmax
 
 from fer_features.errors import RunError
+from fer_features.runtimes import one_blas_thread
 
 Layer: TypeAlias = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 """A Dense layer's kernel, float64 (inputs, outputs), and bias, float64 (outputs,)."""
 
 FORMAT, FORMAT_VERSION = "fer-features/head", 1
+
+BLOCK = 1024
+"""Rows at a time where float64 copies are made."""
 
 _ABOUT, _CONFIG, _WEIGHTS = "head.json", "config.json", "model.weights.h5"
 
@@ -195,3 +200,19 @@ def _read_weights(written: bytes) -> list[Layer]:
     if not width:
         raise ValueError("no weights")
     return layers
+
+
+def log_probabilities(
+    layers: Sequence[Layer], X: npt.NDArray[Any], index: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Return log probabilities of some rows of embeddings, (n, d) to float64 (m, k)."""
+    log_p = np.empty((len(index), len(layers[-1][1])))
+    with one_blas_thread():
+        for start in range(0, len(index), BLOCK):
+            rows = index[start : start + BLOCK]
+            hidden = X[rows].astype(np.float64)
+            for kernel, bias in layers[:-1]:
+                hidden = np.maximum(hidden @ kernel + bias, 0.0)
+            kernel, bias = layers[-1]
+            log_p[start : start + BLOCK] = log_softmax(hidden @ kernel + bias, axis=1)
+    return log_p

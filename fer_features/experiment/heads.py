@@ -11,7 +11,6 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -22,7 +21,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from fer_features.errors import OptionError, RunError
-from fer_features.experiment.head_file import Layer, read_head_file, write_head_file
+from fer_features.experiment.head_file import (
+    BLOCK,
+    Layer,
+    log_probabilities,
+    read_head_file,
+    write_head_file,
+)
 from fer_features.experiment.training import Examples, Network, Progress, train
 from fer_features.runtimes import one_blas_thread
 
@@ -38,11 +43,9 @@ C_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 MAX_ITER = 5000
 """Most iterations of a logistic fit."""
 
-_BLOCK = 1024
-"""Rows at a time where float64 copies are made."""
 
-
-def _is_whole(value: Any, least: int) -> bool:
+def is_whole(value: Any, least: int) -> bool:
+    """Return whether a value is a whole number, no truth value, of at least so much."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     return whole and bool(value >= least)
 
@@ -66,7 +69,7 @@ _COMMON_RULES: dict[str, Rule] = {
     ),
     "random_state": (
         lambda v: (
-            v is None or isinstance(v, np.random.RandomState) or (_is_whole(v, 0) and v < 2**32)
+            v is None or isinstance(v, np.random.RandomState) or (is_whole(v, 0) and v < 2**32)
         ),
         "a whole number from 0 to 4294967295, None or a RandomState",
     ),
@@ -137,10 +140,13 @@ class Head(ClassifierMixin, BaseEstimator):
         if not hasattr(self, "layers_"):
             raise NotFittedError(f"{type(self).__name__}: not fitted yet, call fit first.")
         rows = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        return _log_probabilities(self.layers_, rows, np.arange(len(rows)))
+        return log_probabilities(self.layers_, rows, np.arange(len(rows)))
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:
-        """Return the most probable class of each row of ``X``, an array (n,) of class names."""
+        """Return the most probable class of each row of ``X``, an array (n,) of class names.
+
+        Of equally probable ones it is the first in ``classes_``.
+        """
         best = self.predict_log_proba(X).argmax(axis=1)
         return self.classes_[best]
 
@@ -237,15 +243,15 @@ class DenseHead(Head):
 
     _rules: ClassVar[Mapping[str, Rule]] = {
         "hidden": (
-            lambda v: isinstance(v, list | tuple) and all(_is_whole(u, 1) for u in v),
+            lambda v: isinstance(v, list | tuple) and all(is_whole(u, 1) for u in v),
             "whole numbers above 0, such as (128, 64), or none",
         ),
         "l2": (lambda v: _is_number(v) and v >= 0, "a number of at least 0"),
         "dropout": (lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 to below 1"),
         "learning_rate": (lambda v: _is_number(v) and v > 0, "a number above 0"),
-        "batch_size": (lambda v: _is_whole(v, 1), "a whole number above 0"),
-        "epochs": (lambda v: _is_whole(v, 1), "a whole number above 0"),
-        "patience": (lambda v: _is_whole(v, 0), "a whole number of at least 0"),
+        "batch_size": (lambda v: is_whole(v, 1), "a whole number above 0"),
+        "epochs": (lambda v: is_whole(v, 1), "a whole number above 0"),
+        "patience": (lambda v: is_whole(v, 0), "a whole number of at least 0"),
         "standardize": (lambda v: isinstance(v, bool | np.bool_), "True or False"),
         **_COMMON_RULES,
     }
@@ -528,11 +534,14 @@ class _Rows(NamedTuple):
 def _training_rows(head: Head, X: Any, y: Any, sample_weight: Any, dtype: Any) -> _Rows:
     """Check a training set; set ``classes_`` and ``n_features_in_``.
 
+    What a head that was read from a run knew of its embeddings, it knows of that fit alone.
     Equal rows of one class become one of their total weight, those of weight 0 are left out, and
     the order is that of a checksum: a fit depends neither on the order of the rows nor on whether
     a row is repeated or weighted, and a copy is not held out while another is trained on.
     """
     X, y = validate_data(head, X, y, dtype=dtype, order="C")
+    for name in {"fingerprint_", "features_"} & vars(head).keys():
+        delattr(head, name)
     check_classification_targets(y)
     weight = _checked_weights(head, sample_weight, len(y), "sample_weight")
     (weighted,) = np.nonzero(weight)
@@ -630,7 +639,7 @@ def _class_weights(head: Any, rows: _Rows) -> Float:
 
 
 def _blocks(index: Codes) -> Iterator[slice]:
-    return (slice(start, start + _BLOCK) for start in range(0, len(index), _BLOCK))
+    return (slice(start, start + BLOCK) for start in range(0, len(index), BLOCK))
 
 
 def _fitted_scaler(rows: _Rows) -> StandardScaler:
@@ -668,22 +677,9 @@ def _examples(rows: _Rows, class_weights: Float, scaler: StandardScaler | None) 
 
 
 def _log_loss(layer: Layer, rows: _Rows, class_weights: Float) -> float:
-    p = np.exp(_log_probabilities([layer], rows.X, rows.places))
+    p = np.exp(log_probabilities([layer], rows.X, rows.places))
     weight = rows.weight * class_weights[rows.codes]
     return float(log_loss(rows.codes, p, sample_weight=weight, labels=range(p.shape[1])))
-
-
-def _log_probabilities(layers: Sequence[Layer], X: npt.NDArray[Any], index: Codes) -> Float:
-    """Return log probabilities of some rows of embeddings, (n, d) to float64 (m, k)."""
-    log_p = np.empty((len(index), len(layers[-1][1])))
-    with one_blas_thread():
-        for block in _blocks(index):
-            hidden = X[index[block]].astype(np.float64)
-            for kernel, bias in layers[:-1]:
-                hidden = np.maximum(hidden @ kernel + bias, 0.0)
-            kernel, bias = layers[-1]
-            log_p[block] = log_softmax(hidden @ kernel + bias, axis=1)
-    return log_p
 
 
 def _last_layer(kernel: npt.ArrayLike, bias: npt.ArrayLike) -> Layer:

@@ -5,6 +5,7 @@ recomputing it from ``predictions.csv`` gives the same number to the last digit.
 """
 
 import html
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,31 +21,44 @@ from fer_features.errors import FerFeaturesError, OptionError, RunError, TaskErr
 from fer_features.experiment.fitting import (
     answers,
     check_classifier,
+    checked_seeds,
     fit,
     history,
     is_random,
     kept,
+    kept_file,
+    note_embeddings,
+    noted_embeddings,
     setting,
-    unseeded,
 )
 from fer_features.experiment.heads import Head
-from fer_features.experiment.run_folder import (
+from fer_features.experiment.run_document import (
     FIELDS,
     SPLITS,
-    environment,
+    history_misfit,
     plain,
+    plain_text,
+)
+from fer_features.experiment.run_folder import (
+    as_path,
+    environment,
     read_run,
     update_run,
     write_next_run,
     write_run,
 )
-from fer_features.experiment.scores import SCORES, score
+from fer_features.experiment.scores import SCORES, score, temperature
 from fer_features.experiment.task import Data, Split, Task, part_of
 from fer_features.faces.emotions import EMOTIONS
 
 
 def fit_and_evaluate(
-    head: Any, data: Data, *, test: bool = False, progress: bool = False
+    head: Any,
+    data: Data,
+    *,
+    test: bool = False,
+    seed: int | None = None,
+    progress: bool = False,
 ) -> "Result":
     """Fit a head to the training rows, the validation rows at its side, and score it.
 
@@ -56,6 +70,9 @@ def fit_and_evaluate(
         What :meth:`Task.select` returned.
     test : bool
         As :func:`evaluate` takes it.
+    seed : int, optional
+        What :func:`~fer_features.experiment.fitting.fit` seeds the global generators with, and
+        the result's ``seed``: the head's own one, if it has one.
     progress : bool
         Show a progress bar on standard error.
 
@@ -65,7 +82,12 @@ def fit_and_evaluate(
         Before anything is fitted, as :func:`~fer_features.experiment.fitting.check_classifier`
         does; or the head does not come to an end with these parameters.
     """
+    check_data(data)
     check_classifier(head, _name(head))
+    own = setting(head)[1]
+    seed = own if seed is None else checked_seeds([seed])[0]
+    if own not in (None, seed):
+        raise OptionError(f"seed: {seed}, expected {own} as the head has it. Leave it out.")
     with tqdm(desc=f"Fitting {_name(head)}", disable=not progress, leave=False, delay=1) as bar:
 
         def show(done: int, total: int, logs: Mapping[str, float]) -> None:
@@ -74,7 +96,7 @@ def fit_and_evaluate(
             bar.update(done - bar.n)
 
         try:
-            fit(head, data, show)
+            fit(head, data, show, seed=seed)
         except (FerFeaturesError, OSError, MemoryError):
             raise
         except Exception as error:
@@ -84,7 +106,7 @@ def fit_and_evaluate(
             raise OptionError(f"{_name(head)}: cannot be fitted ({said}). Set it otherwise.") from (
                 error
             )
-    return evaluate(head, data, test=test)
+    return replace(evaluate(head, data, test=test), seed=seed)
 
 
 def evaluate(head: Any, data: Data, *, test: bool = False) -> "Result":
@@ -106,16 +128,21 @@ def evaluate(head: Any, data: Data, *, test: bool = False) -> "Result":
         The head is not fitted, was fitted to other classes than the task's, or, read from a run,
         to embeddings of another network or other features.
     OptionError
-        What it says are no probabilities.
+        It has no ``predict_proba``, or what it says are no probabilities.
     """
+    check_data(data)
     classes = tuple(data.classes)
+    if not hasattr(head, "get_params") or isinstance(head, type):
+        raise OptionError(f"head: {head!r:.80}, expected a fitted scikit-learn classifier.")
     if not hasattr(head, "classes_"):
-        raise TaskError(f"head: {type(head).__name__} is not fitted, expected a fitted one.")
+        raise TaskError(
+            f"head: {type(head).__name__} is not fitted, expected a fitted one. Call its fit."
+        )
     outputs = [str(name) for name in head.classes_]
     if sorted(outputs) != sorted(classes):
         raise TaskError(
             f"head: fitted to the classes {', '.join(outputs)}, expected {', '.join(classes)}. "
-            "Fit it to this task."
+            f"Take the task that it was fitted to, or {_to_fit(head)} to this one."
         )
     _check_belongs(head, data)
     started = time.perf_counter()
@@ -128,12 +155,12 @@ def evaluate(head: Any, data: Data, *, test: bool = False) -> "Result":
         params=plain(params),
         seed=seed,
         random=is_random(head),
-        unseeded=unseeded(head),
         task={"classes": {name: list(held) for name, held in data.task.emotions.items()}},
         split=plain(data.split),
         selection=None,
         scores={name: _scored(part, data.classes) for name, part in parts.items()},
-        history=plain(history(head)),
+        calibration={"temperature": _temperature(parts["validation"], classes)},
+        history=_history(head),
         seconds=plain({"fit": getattr(head, "fit_seconds_", None), "predict": predict_seconds}),
         store=plain(data.store),
         fingerprint=str(data.store["fingerprint"]),
@@ -157,12 +184,11 @@ class Result:
     params : dict
         The head's parameters, without the seed.
     seed : int, optional
-        The seed of the training, in every part of the head that has one.
+        The seed of the training: of every part of the head that has one, and of the global
+        generators for what else may draw.
     random : bool
-        Whether a seed may change this fit. Only of a logistic head that was given validation rows,
-        and of a classifier without any seed, it is taken that it does not.
-    unseeded : list of str
-        Parameters that hold something random which no seed reached.
+        Whether a seed may change this fit. It does not change a logistic head that was given
+        validation rows, nor scikit-learn's classifiers without any seed; of all others it may.
     task : dict
         ``{"classes": {name: [emotion, ...]}}``, the positive class first.
     split : dict
@@ -176,6 +202,11 @@ class Result:
         :func:`~fer_features.experiment.scores.score` returns it. Where some of the images also
         occur in training (of test images, in validation too), or others of their group do,
         ``unleaked`` in them holds the scores of the other images.
+    calibration : dict
+        ``temperature``, fitted to the validation images
+        (:func:`~fer_features.experiment.scores.temperature`): a
+        :class:`~fer_features.prediction.classifier.Classifier` applies it. The scores and
+        ``predictions`` here are of the probabilities as the head says them.
     history : list of dict
         One entry an epoch, or one for each regularisation strength tried.
     seconds : dict
@@ -204,11 +235,11 @@ class Result:
     params: dict[str, Any]
     seed: int | None
     random: bool
-    unseeded: list[str]
     task: dict[str, Any]
     split: dict[str, Any]
     selection: dict[str, Any] | None
     scores: dict[str, dict[str, Any]]
+    calibration: dict[str, Any]
     history: list[dict[str, Any]]
     seconds: dict[str, Any]
     store: dict[str, Any]
@@ -278,14 +309,15 @@ class Result:
                         f"{self.folder}: a head of {name} {value}, expected "
                         f"{getattr(self, name)} as metrics.json has it. Fit it again."
                     )
-        head.fingerprint_, head.features_ = self.fingerprint, self.features
+        note_embeddings(head, self.fingerprint, self.features)
         return head
 
     def save(self, folder: str | Path | None = None) -> Path:
         """Write ``metrics.json``, ``predictions.csv`` and the fitted head.
 
         A head of this package is kept as ``head.keras``, another classifier as ``head.skops``, or
-        not at all where reading that would mean to trust it.
+        not at all where reading that would mean to trust it. Of a result that was read, the file
+        of its head is copied.
 
         Parameters
         ----------
@@ -303,10 +335,14 @@ class Result:
         RunError
             The folder exists and is not empty, or cannot be written.
         """
+        head = self.fitted
+        if head is None and self.folder is not None:
+            head = kept_file(self.folder)
         if folder is None:
-            return write_next_run(self.label, self._document(), self.predictions, self.fitted)
-        write_run(Path(folder), self._document(), self.predictions, self.fitted)
-        return Path(folder)
+            return write_next_run(self.label, self._document(), self.predictions, head)
+        path = as_path(folder)
+        write_run(path, self._document(), self.predictions, head)
+        return path
 
     def update(self, folder: str | Path) -> Path:
         """Replace the scores and predictions of this very fit's folder; its head stays.
@@ -316,8 +352,9 @@ class Result:
         RunError
             The folder holds no run, or another head, parameters or seed; or cannot be written.
         """
-        update_run(Path(folder), self._document(), self.predictions)
-        return Path(folder)
+        path = as_path(folder)
+        update_run(path, self._document(), self.predictions)
+        return path
 
     def _document(self) -> dict[str, Any]:
         return {name: getattr(self, "label" if name == "head" else name) for name in FIELDS}
@@ -332,10 +369,11 @@ class Result:
             The folder is missing, damaged, of another format or of a newer version, or its
             scores are not those of its predictions.
         """
-        document, predictions = read_run(Path(folder))
+        path = as_path(folder)
+        document, predictions = read_run(path)
         fields = {"label" if name == "head" else name: document[name] for name in FIELDS}
-        result = cls(**fields, predictions=predictions, folder=Path(folder))
-        _check_agreement(result, Path(folder))
+        result = cls(**fields, predictions=predictions, folder=path)
+        _check_agreement(result, path)
         return result
 
 
@@ -357,12 +395,25 @@ def score_test(result: Result) -> Result:
     """
     if "test" in result.scores:
         return result
-    data, head = _data_again(result), result.head()
-    _check_same_head(result, head, data)
+    data, head = again(result)
     scored = with_test(result, head, data)
     if result.folder is not None:
         scored.update(result.folder)
     return scored
+
+
+def again(result: Result) -> tuple[Data, Any]:
+    """Return the rows and the head that a run was made of, as :func:`score_test` takes them.
+
+    Raises
+    ------
+    RunError
+        The store or its rows are not those of the run, or its head is not kept.
+    """
+    head = result.head()
+    data = _data_again(result)
+    _check_same_head(result, head, data)
+    return data, head
 
 
 def _check_same_head(result: Result, head: Any, data: Data) -> None:
@@ -397,16 +448,37 @@ def _name(head: Any) -> str:
     return str(getattr(head, "name", type(head).__name__))
 
 
+def _history(head: Any) -> list[dict[str, Any]]:
+    """Return what a fit noted on its way; another classifier's may have a form of its own."""
+    noted: list[dict[str, Any]] = plain(history(head))
+    return noted if history_misfit(noted) is None else []
+
+
+def _to_fit(head: Any) -> str:
+    """Say what to fit instead: a head that was read from a file cannot be."""
+    return "fit it" if hasattr(head, "fit") else "fit a DenseHead or a LogisticHead"
+
+
+def check_data(data: object) -> Data:
+    """Return what :meth:`Task.select` returned, or raise OptionError for anything else."""
+    if not isinstance(data, Data):
+        raise OptionError(
+            f"data: {type(data).__name__}, expected what Task().select(store) returns."
+        )
+    return data
+
+
 def _check_belongs(head: Any, data: Data) -> None:
     """Check that a head that knows its embeddings is given those."""
-    for name in ("fingerprint", "features"):
-        own, given = getattr(head, f"{name}_", None), str(data.store[name])
+    for name, own in noted_embeddings(head).items():
+        given = str(data.store[name])
         if own is not None and own != given:
             what = "embeddings of the network" if name == "fingerprint" else "the features"
             short = (own[:8], given[:8]) if name == "fingerprint" else (own, given)
             raise TaskError(
                 f"head: fitted to {what} {short[0]}, expected {short[1]} as the store has them. "
-                "Take the store and the features that it was fitted to, or fit it to these."
+                f"Take the store and the features that it was fitted to, or {_to_fit(head)} to "
+                "these."
             )
 
 
@@ -475,6 +547,10 @@ def _scored(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
     return scored
 
 
+def _temperature(rows: pd.DataFrame, classes: Sequence[str]) -> float:
+    return temperature(list(rows["target"]), _probabilities(rows, classes), classes)
+
+
 def _score(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
     p = _probabilities(rows, classes)
     return score(list(rows["target"]), p, classes, list(rows["predicted"]))
@@ -486,7 +562,7 @@ def _probabilities(rows: pd.DataFrame, classes: Iterable[str]) -> npt.NDArray[np
 
 def _check_agreement(result: Result, folder: Path) -> None:
     """Check that a run's scores follow from its predictions: neither was changed by itself."""
-    advice = "One of the two was changed: fit the head again."
+    advice = "One of the two files was changed since: put it back, or fit the head again."
     for split in (name for name in SPLITS if name in result.scores):
         kept_scores = result.scores[split]
         rows = result.predictions[result.predictions["split"] == split]
@@ -501,16 +577,29 @@ def _check_agreement(result: Result, folder: Path) -> None:
             | (p < 0).any(axis=1)
             | ~rows["target"].isin(result.classes).to_numpy()
             | ~rows["predicted"].isin(result.classes).to_numpy()
+            | ~rows["emotion"].isin(EMOTIONS).to_numpy()
         )
         if len(wrong):
             raise RunError(
-                f"{folder}/predictions.csv row {rows.index[wrong[0]] + 1}: not a class, an answer "
-                f"and probabilities that sum to 1. {advice}"
+                f"{folder}/predictions.csv row {rows.index[wrong[0]] + 1}: not an emotion, a "
+                f"class, an answer and probabilities that sum to 1. {advice}"
             )
-        found = _score(rows, result.classes)
-        for name in ("confusion", "accuracy", "log_loss"):
-            if not np.allclose(found[name], kept_scores[name], rtol=1e-9):
+        found = _scored(rows, result.classes)
+        for name in sorted({**found, **kept_scores}, key=lambda name: name != "confusion"):
+            said, expected = kept_scores.get(name), found.get(name)
+            if not _agree(said, expected):
                 raise RunError(
-                    f"{folder}/metrics.json: {split} {name} {kept_scores[name]}, expected "
-                    f"{found[name]} as predictions.csv has it. {advice}"
+                    f"{folder}/metrics.json: {split} {name} {plain_text(said)}, expected "
+                    f"{plain_text(expected)} as predictions.csv has it. {advice}"
                 )
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Return whether scores are the same but for what another order of sums makes of them."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_agree(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_agree, one, other))
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
+    return one is None and other is None

@@ -15,16 +15,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fer_features.errors import RunError
+from fer_features.errors import OptionError, RunError, TaskError
 from fer_features.experiment.fitting import keep
-from fer_features.experiment.scores import SCORES
-
-FORMAT = "fer-features/result"
-FORMAT_VERSION = 1
-
-SPLITS = ("validation", "test")
-"""The splits that are scored and kept. Training rows are not: a head's answers on what it was
-fitted to say how much it memorised, and would make the file two and a half times as long."""
+from fer_features.experiment.run_document import (
+    FORMAT,
+    FORMAT_VERSION,
+    plain,
+    read_document,
+)
+from fer_features.experiment.task import checked_classes
 
 TEXT_COLUMNS = (
     "source", "digest", "split", "emotion", "group", "leaked", "target", "predicted",
@@ -34,31 +33,11 @@ TEXT_COLUMNS = (
 AT_TIMES = ("group", "leaked")
 """Columns of predictions.csv that are there where rows have groups, or some image leaks."""
 
-FIELDS: dict[str, type | tuple[type, ...]] = {
-    "head": str,
-    "params": dict,
-    "seed": (int, type(None)),
-    "random": bool,
-    "unseeded": list,
-    "task": dict,
-    "split": dict,
-    "selection": (dict, type(None)),
-    "scores": dict,
-    "history": list,
-    "seconds": dict,
-    "store": dict,
-    "fingerprint": str,
-    "features": str,
-    "outputs": list,
-    "versions": dict,
-}
-"""What ``metrics.json`` holds beside ``format`` and ``format_version``, and in which type."""
-
 
 def write_run(
     folder: Path, document: Mapping[str, Any], predictions: pd.DataFrame, head: Any
 ) -> None:
-    """Write a run folder, whole or not at all; `head`, the fitted classifier, may be None.
+    """Write a run folder, whole or not at all; `head`: the fitted classifier, its file or None.
 
     Raises
     ------
@@ -115,7 +94,7 @@ def update_run(folder: Path, document: Mapping[str, Any], predictions: pd.DataFr
     RunError
         The folder holds no run or another one, or cannot be written.
     """
-    there = _read_metrics(folder)
+    there = read_document(folder)
     for name in ("head", "params", "seed", "task", "fingerprint", "features"):
         if there[name] != plain(document[name]):
             raise RunError(f"{folder}: a run with another {name}, expected the same fit's.")
@@ -131,6 +110,13 @@ def update_run(folder: Path, document: Mapping[str, Any], predictions: pd.DataFr
         ) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def as_path(folder: object) -> Path:
+    """Return a folder that was given, or raise OptionError where it is no path."""
+    if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
+        raise OptionError(f"folder: {folder!r}, expected a path, such as 'runs/mine'.")
+    return Path(folder)
 
 
 def next_folder(name: str) -> Path:
@@ -173,7 +159,11 @@ def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     RunError
         The folder is missing, damaged, of another format or of a newer version.
     """
-    document = _read_metrics(folder)
+    document = read_document(folder)
+    try:
+        checked_classes(document["task"]["classes"])
+    except TaskError as error:
+        raise RunError(f"{folder / 'metrics.json'}: 'task': {error}") from error
     return document, _read_predictions(folder, tuple(document["task"]["classes"]))
 
 
@@ -201,24 +191,6 @@ def _processor() -> str:
     return models[0] if models else platform.processor()
 
 
-def plain(value: Any) -> Any:
-    """Return `value` in JSON's own types; a number that JSON has no word for becomes None."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(each) for each in value]
-    if isinstance(value, (np.ndarray, np.generic)):
-        return plain(value.tolist())
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if callable(value) and hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
-    # On one line, and without the address that an object has in this process.
-    return re.sub(r" at 0x[0-9a-f]+", "", " ".join(str(value).split()))
-
-
 def _write_files(
     folder: Path, document: Mapping[str, Any], predictions: pd.DataFrame, head: Any
 ) -> None:
@@ -231,59 +203,6 @@ def _write_files(
     )
     if head is not None:
         keep(head, folder, str(document["fingerprint"]), str(document["features"]))
-
-
-def _read_metrics(folder: Path) -> dict[str, Any]:
-    place = folder / "metrics.json"
-    if not folder.is_dir():
-        there = "a file" if folder.exists() else "no such folder"
-        raise RunError(f"{folder}: {there}, expected the folder of a run. Check the path.")
-    if not place.is_file():
-        only = "a report alone, " if (folder / "report.json").is_file() else ""
-        raise RunError(
-            f"{folder}: {only}no metrics.json, expected the folder of a run. Name runs or "
-            "comparisons, such as runs/0001-dense."
-        )
-    try:
-        document = json.loads(place.read_text(encoding="utf-8"), parse_constant=_no_constant)
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise RunError(f"{place}: not JSON ({reason}). Fit the head again.") from error
-    found = document.get("format") if isinstance(document, dict) else None
-    if found != FORMAT:
-        raise RunError(f"{place}: format {found!r}, expected {FORMAT!r}. Name a run's folder.")
-    version = document.get("format_version")
-    if not isinstance(version, int) or version < 1:
-        raise RunError(f"{place}: format_version {version!r}, expected {FORMAT_VERSION}.")
-    if version > FORMAT_VERSION:
-        raise RunError(
-            f"{place}: format_version {version}, this fer-features reads up to {FORMAT_VERSION}. "
-            "Install a newer fer-features."
-        )
-    for name, kind in FIELDS.items():
-        if name not in document:
-            raise RunError(f"{place}: no {name!r}. Fit the head again.")
-        if not isinstance(document[name], kind):
-            raise RunError(f"{place}: {name!r} is not as the format says. Fit the head again.")
-    _check_scores(place, document)
-    return document
-
-
-def _check_scores(place: Path, document: dict[str, Any]) -> None:
-    classes = document["task"].get("classes")
-    if not isinstance(classes, dict) or len(classes) < 2:
-        raise RunError(f"{place}: 'task' names no classes. Fit the head again.")
-    for split in SPLITS:
-        scored = document["scores"].get(split, {})
-        if split == "test" and "test" not in document["scores"]:
-            continue
-        missing = [name for name in (*SCORES, "confusion", "per_class") if name not in scored]
-        if missing:
-            raise RunError(f"{place}: no {split} {missing[0]!r} in 'scores'. Fit the head again.")
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON value")
 
 
 def _read_predictions(folder: Path, classes: tuple[str, ...]) -> pd.DataFrame:

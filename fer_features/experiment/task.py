@@ -8,36 +8,34 @@ import hashlib
 import html
 import logging
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from fer_features.errors import OptionError, TaskError
-from fer_features.experiment.classes import ALL, DEFAULT_CLASSES, Classes, checked_classes
 from fer_features.experiment.drawing import (
     Rows,
     check_all_emotions,
     check_usages,
     count_copies,
     draw,
+    groups_by,
+    groups_said,
     image_keys,
+    labels_of,
+    labels_said,
     nested_order,
     one_copy_each,
     one_usage_each,
     split_at_random,
     split_by_usage,
-)
-from fer_features.experiment.labelling import (
-    groups_by,
-    groups_said,
-    labelled,
-    labels_said,
 )
 from fer_features.faces.emotions import EMOTIONS, NONE, Wording, did_you_mean
 from fer_features.faces.folder import compiled
@@ -45,6 +43,17 @@ from fer_features.faces.labels import checked_agreement
 
 if TYPE_CHECKING:
     from fer_features.embedding.store import Store
+
+Classes: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
+
+DEFAULT_CLASSES: Classes = (
+    ("positive", ("happiness",)),
+    ("negative", ("anger", "fear", "sadness")),
+)
+"""The original experiment's task: happiness against anger, fear and sadness."""
+
+ALL = "all"
+"""Instead of classes: one for each emotion that the data have."""
 
 PER_CLASS = 8500
 """Images drawn of each class by default, as in the original experiment."""
@@ -112,8 +121,9 @@ class Data:
         ``labels``: the file's ``name``, ``path`` and ``sha256``, ``kind``,
         ``min_agreement``, ``labels_as``, ``map``, and how many rows have an emotion
         (``labelled``), have none now (``none``; ``lost`` of them had one), have another emotion
-        than the store gives them (``changed``) and are in another class, or in or out of the
-        task, for it (``changed_class``), and how many labels match no row (``unmatched``).
+        than the store gives them (``changed``, of the ``both`` that have one either way) and are
+        in another class, or in or out of the task, for it (``changed_class``), and how many
+        labels match no row (``unmatched``).
     store : dict
         Ready for JSON: where the embeddings come from (``name``, ``path``, ``features``,
         ``outputs``, ``options`` of ``fer-extract``, ``fingerprint``, ``backbone``, ``dataset``,
@@ -242,7 +252,7 @@ class Task:
         object.__setattr__(self, "split_seed", int(seed))
         self._check_labels()
         per_class = self.per_class
-        if per_class is None or per_class in ("min", "all"):
+        if per_class is None or (isinstance(per_class, str) and per_class in ("min", "all")):
             return
         if not _is_int(per_class) or int(per_class) < 1:
             raise TaskError(
@@ -258,9 +268,16 @@ class Task:
                 compiled(self.group_by)
         except OptionError as error:
             raise TaskError(str(error)) from None
+        except (TypeError, ValueError):
+            raise TaskError(
+                f"map: {self.map!r}, expected a mapping of words to emotions, such as "
+                '{"joyful": "happiness"}.'
+            ) from None
         object.__setattr__(self, "map", wording.map)
         object.__setattr__(self, "labels_as", wording.labels_as)
         if self.labels is not None:
+            if not isinstance(self.labels, str | os.PathLike):
+                raise TaskError(f"labels: {self.labels!r}, expected the path of a file.")
             object.__setattr__(self, "labels", os.fspath(self.labels))
             return
         for name in ("min_agreement", "labels_as", "map"):
@@ -364,18 +381,22 @@ class Task:
         Raises
         ------
         TaskError
-            As :meth:`rows` does, with the store's path in front; or ``group_by`` does not match
-            a row's source.
+            As :meth:`rows` does, with the store's path in front; ``group_by`` does not match a
+            row's source; or it is no store.
         SourceError
             When the file of labels cannot be read, or is not of the store's rows.
         StoreError
             When the store lacks the features, or rows of it are damaged.
         """
+        if not hasattr(store, "embeddings"):
+            raise TaskError(
+                f"store: {store!r:.80}, expected a Store, such as Store('cache/fer.h5')."
+            )
         outputs = store.features(features)
         store.check_labels()
         emotion, labels = store.emotion, dict[str, Any]()
         if self.labels is not None:
-            emotion, labels = labelled(
+            emotion, labels = labels_of(
                 store,
                 str(self.labels),
                 min_agreement=self.min_agreement,
@@ -477,6 +498,48 @@ class Task:
         }
 
 
+def checked_classes(classes: object) -> Classes | str:
+    """Return ``classes`` as a tuple of (name, emotions) pairs or ``"all"``, or raise TaskError."""
+    if isinstance(classes, str):
+        if classes == ALL:
+            return ALL
+        raise TaskError(
+            f'classes: {classes!r}, expected a mapping of class names to emotions, or "all".'
+        )
+    try:
+        pairs = list(classes.items() if isinstance(classes, Mapping) else classes)  # type: ignore[call-overload]
+        groups = [(name, (e,) if isinstance(e, str) else tuple(e)) for name, e in pairs]
+    except (TypeError, ValueError):
+        raise TaskError(
+            f'classes: {classes!r}, expected a mapping of class names to emotions, or "all".'
+        ) from None
+    if len(groups) < 2:
+        raise TaskError(f"classes: {len(groups)} given, expected two or more.")
+    owner: dict[str, str] = {}
+    for position, (name, emotions) in enumerate(groups):
+        if not isinstance(name, str) or not name.strip():
+            raise TaskError(f"classes: the name {name!r}, expected some text.")
+        if any(unicodedata.category(each) in ("Cc", "Cs") for each in name):
+            raise TaskError(f"classes: the name {name!r}, expected no control characters.")
+        if name in [earlier for earlier, _ in groups[:position]]:
+            raise TaskError(f"classes: {name!r} is given twice, expected different names.")
+        if not emotions:
+            raise TaskError(f"class {name!r}: no emotions, expected one or more.")
+        for emotion in emotions:
+            if emotion not in EMOTIONS:
+                raise TaskError(
+                    f"class {name!r}: unknown emotion {emotion!r}, expected "
+                    f"{', '.join(EMOTIONS)}{did_you_mean(str(emotion), EMOTIONS)}. Name one."
+                )
+            if emotion in owner:
+                raise TaskError(
+                    f"class {name!r}: {emotion} is already in class {owner[emotion]!r}, expected "
+                    "each emotion once."
+                )
+            owner[emotion] = name
+    return tuple(groups)
+
+
 def rows_sha256(splits: Mapping[str, Split]) -> str:
     """Return a hex sha256 of which images are in which split, in order, under which class."""
     digest = hashlib.sha256()
@@ -516,7 +579,7 @@ def _leaks(split: Split, **others: Split) -> list[str]:
 
 
 def _check_choice(field: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise TaskError(
             f"{field}: {value!r}, expected {' or '.join(choices)}"
             f"{did_you_mean(str(value), choices)}. Name one."

@@ -307,16 +307,15 @@ def _one_data_set(
         return []
     levels = [set(level) for level in zip(*above, strict=False)]
     varying = [level for level in levels if len(level) > 1]
-    if len({len(each) for each in above}) == 1 and len(varying) == 1:
-        forms = {re.sub(r"\d+", "#", each.casefold()) for each in varying[0]}
-        if len(forms) == 1 and _PERSON.fullmatch(forms.pop()):
-            first = min(varying[0])
-            form = re.sub(r"\d+", r"\\d+", re.escape(first))
-            return [
-                f"{name}: {len(varying[0]):,} folders such as {shown_name(first)} above the "
-                f"emotions: if they are persons, --group-by '(?:^|/)({form})/' keeps each in one "
-                "split"
-            ]
+    same_depth = len({len(each) for each in above}) == 1
+    if same_depth and len(varying) == 1 and _are_persons(varying[0]):
+        first = min(varying[0])
+        form = re.sub(r"\d+", r"\\d+", re.escape(first))
+        return [
+            f"{name}: {len(varying[0]):,} folders such as {shown_name(first)} above the "
+            f"emotions: if they are persons, --group-by '(?:^|/)({form})/' keeps each in one "
+            "split"
+        ]
     places = sorted(above)
     holding = [each for each in places if any(o[: len(each)] == each != o for o in places)]
     listed = [
@@ -333,11 +332,22 @@ def _one_data_set(
     )
 
 
+def _are_persons(names: set[str]) -> bool:
+    """Tell whether folders are named as persons are: alike but for a number."""
+    forms = {re.sub(r"\d+", "#", each.casefold()) for each in names}
+    return len(forms) == 1 and _PERSON.fullmatch(forms.pop()) is not None
+
+
 class _Unknown(NamedTuple):
     """The images in folders of one name that is no emotion; ``folder`` is the first of them."""
 
     folder: str
     paths: list[str]
+
+    def said(self, unit: str, hint: str = "") -> str:
+        above, _, word = self.folder.rpartition("/")
+        first = f", first in {shown_name(above)}" * bool(above)
+        return f"{shown_name(word)}{hint} ({one_or_many(len(self.paths), unit)}{first})"
 
 
 def _unknown_folders(
@@ -360,7 +370,10 @@ def _unknown_folders(
         bare = [[part for part in parts if read.usage(part) is None] for parts in dirs.values()]
         if tables and all(each == bare[0] for each in bare):
             return rest, {}
-        while all(len(each) > common + 1 for each in bare) and len({e[common] for e in bare}) == 1:
+        while all(len(each) > common + 1 for each in bare):
+            here, below = ({each[level] for each in bare} for level in (common, common + 1))
+            if len(here) > 1 and (not _are_persons(here) or _are_persons(below)):
+                break
             common += 1
     loose, unknown = list[str](), dict[str, _Unknown]()
     for path in rest:
@@ -395,12 +408,10 @@ def _refuse_unknown(unknown: dict[str, _Unknown], name: str, bad: BadRows, skip_
                 f"a folder whose name is no emotion{hint}, {expected}",
                 f"images in folders named {shown_name(word)}",
             )
-            place = f"{shown_name(there.folder)} ({one_or_many(len(there.paths), 'file')})"
-            bad.add(place, error, rows=len(there.paths), word=word)
+            bad.add(there.said("file"), error, rows=len(there.paths), word=word)
         return
     listed = [
-        f"{shown_name(there.folder)}{did_you_mean(word, EMOTION_WORDS)} "
-        f"({one_or_many(len(there.paths), 'image')})"
+        there.said("image", did_you_mean(word, EMOTION_WORDS))
         for word, there in sorted(unknown.items())
     ]
     more = f" and {len(listed) - _MOST:,} more" if len(listed) > _MOST else ""

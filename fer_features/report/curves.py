@@ -109,7 +109,7 @@ def emotions(
         axes.hlines(np.arange(1, len(rows)) - 0.5, 0, 1, color=GRID, transform=_across(axes))
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("Test images of the emotion classified wrong")
+        axes.set_xlabel("Images of the emotion classified wrong")
         figure.legend(loc="outside upper center", ncols=1)
     return figure
 

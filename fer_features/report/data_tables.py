@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from fer_features.report.summary import Group, Section, distinct
-from fer_features.report.tables import NOTHING, Cell, Table
+from fer_features.report.summary import SCORE_NAMES, Group, Section, distinct
+from fer_features.report.tables import NOTHING, Cell, Table, estimated
 
 _SIZED = ("train", "validation", "test")
 
@@ -91,33 +91,29 @@ def _labels_note(labels: dict[str, Any]) -> str:
 
 
 def leak_table(section: Section) -> Table | None:
-    """Tabulate accuracy and log loss with and without leaked test images, None without any."""
+    """Tabulate scores with and without images that leak, with intervals; None without any."""
     rows = []
+    scores = (section.score, "log_loss")
     for group in section.groups:
-        scores = [result.scores["test"] for result in group.results]
-        alone = [each["unleaked"] for each in scores if "unleaked" in each]
-        if len(alone) < len(scores) or any(each["accuracy"] is None for each in alone):
-            continue
-        counts = alone[0]["confusion"]
-        cells = [Cell(group.label), Cell(f"{sum(map(sum, counts)):,}")]
-        for name in ("accuracy", "log_loss"):
-            for each in (scores, alone):
-                cells.append(Cell(f"{sum(fit[name] for fit in each) / len(each):.4f}"))
-        rows.append(tuple(cells))
+        alone = [each for each in map(group.unleaked, scores) if each is not None]
+        if alone:
+            cells = [Cell(group.label), Cell(f"{alone[0].images:,}")]
+            for score, each in zip(scores, alone, strict=True):
+                cells += [estimated(group.estimates[score]), estimated(each)]
+            rows.append(tuple(cells))
     if not rows:
         return None
+    named = [SCORE_NAMES[score] for score in scores]
     columns = (
         "Head",
         "Images in no other split",
-        "Accuracy, all",
-        "Accuracy, those",
-        "Log loss, all",
-        "Log loss, those",
+        *(f"{name[0].upper()}{name[1:]}, {of}" for name in named for of in ("all", "those")),
     )
     grouped = any("groups" in group.results[0].split for group in section.groups)
     caption = (
-        "Test scores with and without the images that also occur in training or validation"
-        f"{', or whose person or sequence does' if grouped else ''}"
+        f"{section.split.capitalize()} scores with and without the images that also occur in "
+        f"{'training or validation' if section.split == 'test' else 'training'}"
+        f"{', or whose person or sequence does' if grouped else ''}; small: 95% interval"
     )
     return Table(caption, columns, tuple(rows))
 
@@ -146,7 +142,8 @@ def emotion_table(groups: Sequence[Group]) -> Table:
         "Taken most for",
         *_BY_EMOTION.values(),
     )
-    return Table("Test scores by original emotion, mean over the seeds", columns, tuple(rows))
+    split = groups[0].split.capitalize()
+    return Table(f"{split} scores by original emotion, mean over the seeds", columns, tuple(rows))
 
 
 def emotion_note() -> str:

@@ -1,4 +1,4 @@
-"""Faces of the test set: some of each class, and the most confident mistakes."""
+"""Faces of the images that are judged by: some of each class, and the most confident mistakes."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -42,23 +42,23 @@ def face_figures(group: Group, classes: Sequence[str], faces: FaceDataset) -> It
     Raises
     ------
     RunError
-        When none of the test images is among the faces.
+        When none of the images that it is judged by is among the faces.
     """
     result = group.results[0]
-    rows = summary.test_rows(result).drop_duplicates("digest")
+    rows = summary.rows_of(result, group.split).drop_duplicates("digest")
     place = {bytes(digest).hex(): i for i, digest in enumerate(faces.digest)}
     rows = rows.assign(place=rows["digest"].map(place)).dropna(subset="place")
     if rows.empty:
         raise RunError(
-            f"{faces.name}: none of the test images, expected the source of the embeddings. "
-            "Name it with --faces."
+            f"{faces.name}: none of the {group.split} images, expected the source of the "
+            "embeddings. Name it with --faces."
         )
     rows = rows.assign(place=rows["place"].astype(int))
     some = [_spaced(rows[rows["target"] == name], A_CLASS) for name in classes]
     yield Drawn(
         "faces",
         "Some faces of each class",
-        "Test images, evenly spaced over the split.",
+        f"{group.split.capitalize()} images, evenly spaced over the split.",
         f"Faces of the classes {', '.join(classes)}, {A_CLASS} of each at most.",
         _by_class(some, classes, faces.pixels),
     )
@@ -71,7 +71,8 @@ def face_figures(group: Group, classes: Sequence[str], faces: FaceDataset) -> It
             f"Most confident mistakes, {group.label}{summary.seed_said(result)}",
             "Over each face its label, below it the prediction and its probability. Some labels "
             "are themselves doubtful.",
-            f"The {len(worst)} test faces that were classified wrong with the highest probability.",
+            f"The {len(worst)} {group.split} faces that were classified wrong with the highest "
+            "probability.",
             _mistakes(worst, faces.pixels),
         )
 

@@ -23,20 +23,21 @@ from fer_features.report.style import (
 )
 
 
-def accuracies(
+def scores(
     names: Sequence[str],
     values: Sequence[Sequence[float]],
     estimates: Sequence[Estimate],
     chance: float,
+    what: str,
 ) -> Figure:
-    """Draw each head's mean accuracy with its interval, its fits as dots, chance dashed."""
+    """Draw each head's mean score with its interval, its fits as dots, chance dashed."""
     with style():
         figure, axes = panel(1.8 + 0.55 * len(names))
-        for i, (accuracy, around) in enumerate(zip(values, estimates, strict=True)):
+        for i, (of_fits, around) in enumerate(zip(values, estimates, strict=True)):
             axes.plot([around.low, around.high], [i, i], color=INK, linewidth=2)
             axes.plot([around.value] * 2, [i - 0.16, i + 0.16], color=INK, linewidth=2.4)
-            below = [i + 0.3] * len(accuracy)
-            axes.scatter(accuracy, below, s=30, color=colour(i), alpha=0.75)
+            below = [i + 0.3] * len(of_fits)
+            axes.scatter(of_fits, below, s=30, color=colour(i), alpha=0.75)
         axes.axvline(chance, color=MUTED, linestyle="--", linewidth=1.2)
         axes.annotate(
             "chance",
@@ -53,7 +54,7 @@ def accuracies(
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         axes.grid(axis="x")
         axes.margins(x=0.08)
-        axes.set_xlabel("Test accuracy")
+        axes.set_xlabel(what)
     return figure
 
 
@@ -195,7 +196,7 @@ def targets(target: Sequence[str], predicted: Sequence[str], classes: Sequence[s
             axes.set_xticks([each for each in range(25 * i + 1, 25 * i + 26) if each % 5 == 0])
             axes.grid(axis="y")
             axes.tick_params(length=0)
-        axes.set_xlabel("Test image shown")
+        axes.set_xlabel("Image shown")
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(
             handles,

@@ -19,7 +19,7 @@ from fer_features.experiment.result import Result
 from fer_features.faces.dataset import FaceDataset
 from fer_features.report import data_tables, provenance, record, summary, tables, words
 from fer_features.report.pictures import SHOWN_GROUPS, Picture, pictures
-from fer_features.report.summary import Section
+from fer_features.report.summary import SCORE_NAMES, Section
 
 
 def write_report(
@@ -39,7 +39,8 @@ def write_report(
     results : Result or sequence of Result
         The fits to report. Those that differ in the seed alone are averaged; those tested on
         other images or classes get sections of their own; those without test scores, which a
-        comparison did not select, are only counted, or make the curve over training images.
+        comparison did not select, are only counted, or make the curve over training images. Where
+        none has test scores the report is about validation, and says so.
     out : path
         The folder, made if it is missing. An earlier report in it is replaced, and those of its
         figures removed that this one has not; no other file is touched.
@@ -59,12 +60,14 @@ def write_report(
     Raises
     ------
     RunError
-        There is no result, none of the faces was tested on, or the folder cannot be written.
+        There is no result, none of the faces is among those that are judged by, or the folder
+        cannot be written.
     """
-    given = [results] if isinstance(results, Result) else list(results)
-    fits = [result for result in given if "test" in result.scores]
-    if not fits:
-        raise RunError("report: no run with test scores, expected at least one. Name a run folder.")
+    given = list(Results([results] if isinstance(results, Result) else results))
+    if not given:
+        raise RunError("report: no run, expected at least one. Name a run folder.")
+    split = summary.judged_by(given)
+    fits = [result for result in given if split in result.scores]
     parts = summary.sections(given)
     said = results.notices() if isinstance(results, Results) else []
     pictured = [
@@ -123,14 +126,18 @@ def _content(part: Section, drawn: list[Picture], command: str | None) -> dict[s
         "score_note": tables.score_note(part),
         "pairs": tables.pairs_table(part),
         "pairs_note": words.pairs_note(part),
-        "spreads": [tables.spread_table(part, "validation")]
-        + ([tables.spread_table(part, "test")] if part.several_seeds else []),
+        "spreads": [
+            tables.spread_table(part, split)
+            for split in dict.fromkeys(("validation", part.split))
+            if split != part.split or part.several_seeds
+        ],
+        "spread_title": "Spread over seeds" if part.several_seeds else "On validation",
         "published": tables.published_table(part),
         "pictures": drawn,
         "hidden": ""
         if hidden <= 0
         else f"Figures show the {SHOWN_GROUPS} of {len(part.groups)} heads that are best by "
-        f"validation {words.SCORE_NAMES[part.select]}.",
+        f"validation {SCORE_NAMES[part.select]}.",
         "emotion_said": words.emotion_said(part),
         "emotions": data_tables.emotion_table([g for g in part.groups if g in shown]),
         "emotion_note": data_tables.emotion_note(),

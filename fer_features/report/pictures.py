@@ -15,7 +15,7 @@ from fer_features.faces.dataset import FaceDataset
 from fer_features.report import curves, figures, summary, tables
 from fer_features.report.face_figures import Drawn, face_figures
 from fer_features.report.style import Drawing, legends, render
-from fer_features.report.summary import Group, Section
+from fer_features.report.summary import SCORE_NAMES, Group, Section
 from fer_features.report.tables import Table
 from fer_features.report.words import interval_said, size_curve, size_said
 
@@ -23,7 +23,7 @@ SHOWN_GROUPS = 6
 """Groups that get figures, those that validation ranks highest; the tables show all."""
 
 SHOWN_TARGETS = 50
-"""Test images beside their predictions, as many as the original experiment showed."""
+"""Images beside their predictions, as many as the original experiment showed."""
 
 
 @dataclass(frozen=True)
@@ -74,22 +74,24 @@ def _common(part: Section, shown: Sequence[Group]) -> Iterator[Drawn]:
     names = legends([group.label for group in shown], 24)
     chance = part.chance[1]
     found = [part.headlines[group.label] for group in shown]
-    alone = found[0].images < len(part.test)
+    alone = found[0].images < len(part.rows)
     where = f" on the {found[0].images:,} images that do not leak" if alone else ""
+    score = f"{part.split} {SCORE_NAMES[part.score]}"
+    title = f"{score[0].upper()}{score[1:]}"
     yield Drawn(
-        "accuracy",
-        f"Test accuracy{where}",
+        part.score.replace("_", "-"),
+        f"{title}{where}",
         "The line is the 95% interval around the mean, a dot one seed's fit; dashed, always "
-        "naming the most common class.",
-        f"Mean test accuracy{where} and its 95% interval, a row for each head. "
+        "naming one and the same class.",
+        f"Mean {score}{where} and its 95% interval, a row for each head. "
         + "; ".join(
             f"{group.label} {each.value:.3f} ({interval_said(each, '{:.3f}')})"
             for group, each in zip(shown, found, strict=True)
         )
         + f". Chance: {chance:.3f}.",
-        figures.accuracies(names, [part.accuracies(group) for group in shown], found, chance),
+        figures.scores(names, [part.fits(group) for group in shown], found, chance, title),
     )
-    if all(group.mean("test", "roc_auc") is not None for group in shown):
+    if all(group.mean(part.split, "roc_auc") is not None for group in shown):
         yield from _ranking(part, shown)
     yield _calibration(part, shown)
     yield _emotions(shown)
@@ -120,29 +122,29 @@ def _ranking(part: Section, shown: Sequence[Group]) -> Iterator[Drawn]:
     names = legends([group.label for group in shown], 34)
     labels = {
         score: [
-            f"{name}, {said} {g.mean('test', score):.3f}"
+            f"{name}, {said} {g.mean(part.split, score):.3f}"
             for name, g in zip(names, shown, strict=True)
         ]
         for score, said in (("roc_auc", "AUC"), ("average_precision", "AP"))
     }
     yield Drawn(
         "roc",
-        "ROC on the test images",
+        f"ROC on the {part.split} images",
         f"The rates {of}; a line is one seed's fit.",
         "ROC curves. Area under the curve: " + _means(shown, "roc_auc"),
-        curves.roc(labels["roc_auc"], [[_mean_curve(r, _roc) for r in g.results] for g in shown]),
+        curves.roc(labels["roc_auc"], [_mean_curves(g, _roc) for g in shown]),
     )
     share = 1 / len(part.classes)
     if len(part.classes) == 2:
-        share = float((part.test["target"] == part.classes[0]).mean())
+        share = float((part.rows["target"] == part.classes[0]).mean())
     yield Drawn(
         "precision-recall",
-        "Precision and recall on the test images",
+        f"Precision and recall on the {part.split} images",
         f"The two {of}; a line is one seed's fit.",
         "Precision-recall curves. Average precision: " + _means(shown, "average_precision"),
         curves.precision_recall(
             labels["average_precision"],
-            [[_mean_curve(r, _precision_recall) for r in g.results] for g in shown],
+            [_mean_curves(g, _precision_recall) for g in shown],
             share,
         ),
     )
@@ -154,7 +156,7 @@ def _calibration(part: Section, shown: Sequence[Group]) -> Drawn:
     for group in shown:
         truth, probabilities = [], []
         for result in group.results:
-            rows = summary.test_rows(result)
+            rows = summary.rows_of(result, part.split)
             truth.append([part.classes.index(name) for name in rows["target"]])
             probabilities.append(rows[[f"p_{name}" for name in part.classes]].to_numpy())
         found.append(calibration(np.concatenate(truth), np.concatenate(probabilities)))
@@ -164,7 +166,7 @@ def _calibration(part: Section, shown: Sequence[Group]) -> Drawn:
         else "the probability of the class that was named"
     )
     names = [
-        f"{name}, ECE {group.mean('test', 'ece') or 0:.3f}"
+        f"{name}, ECE {group.mean(part.split, 'ece') or 0:.3f}"
         for name, group in zip(legends([g.label for g in shown], 34), shown, strict=True)
     ]
     return Drawn(
@@ -190,8 +192,8 @@ def _emotions(shown: Sequence[Group]) -> Drawn:
     return Drawn(
         "emotions",
         "Errors by original emotion",
-        "Share of each emotion's test images (their number in brackets) that is classified wrong, "
-        "mean over the seeds, with 95% intervals.",
+        f"Share of each emotion's {shown[0].split} images (their number in brackets) that is "
+        "classified wrong, mean over the seeds, with 95% intervals.",
         "Dot plot of errors by emotion. "
         + "; ".join(
             f"{group.label}: "
@@ -232,32 +234,37 @@ def _own(part: Section, group: Group) -> Iterator[Drawn]:
             f"{_lowest(histories, 'val_log_loss')}.",
             figures.regularisation(histories),
         )
-    first = group.results[0]
+    first, split = group.results[0], part.split
     which = f"{group.label}{summary.seed_said(first)}"
     yield Drawn(
         "confusion",
         f"Confusion matrix, {which}",
-        "Test images, with their share of the true class (row).",
+        f"{split.capitalize()} images, with their share of the true class (row).",
         f"Confusion matrix of {len(part.classes)} classes: "
-        f"{first.scores['test']['accuracy']:.1%} of the images are on the diagonal.",
-        figures.confusion(first.scores["test"]["confusion"], part.classes),
-        tables.confusion_table(group.label, first),
+        f"{first.scores[split]['accuracy']:.1%} of the images are on the diagonal.",
+        figures.confusion(first.scores[split]["confusion"], part.classes),
+        tables.confusion_table(group.label, first, split),
     )
-    rows = summary.test_rows(first)
+    rows = summary.rows_of(first, split)
     rows = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, SHOWN_TARGETS).round().astype(int))]
     right = int((rows["target"] == rows["predicted"]).sum())
     yield Drawn(
         "targets",
         f"{len(rows)} targets beside their predictions, {which}",
-        f"Test images, evenly spaced over the split: {right} of {len(rows)} are right.",
-        f"Target and predicted class of {len(rows)} test images; {right} agree.",
+        f"{split.capitalize()} images, evenly spaced over the split: {right} of {len(rows)} are "
+        "right.",
+        f"Target and predicted class of {len(rows)} {split} images; {right} agree.",
         figures.targets(list(rows["target"]), list(rows["predicted"]), part.classes),
     )
 
 
-def _mean_curve(result: Result, of: Callable[[Any, Any], curves.Curve]) -> curves.Curve:
+def _mean_curves(group: Group, of: Callable[[Any, Any], curves.Curve]) -> list[curves.Curve]:
+    return [_mean_curve(result, group.split, of) for result in group.results]
+
+
+def _mean_curve(result: Result, split: str, of: Callable[[Any, Any], curves.Curve]) -> curves.Curve:
     """Return the positive class's curve, or of more than two classes the mean of each's."""
-    rows = summary.test_rows(result)
+    rows = summary.rows_of(result, split)
     classes = result.classes
     own = [
         of(rows["target"] == name, rows[f"p_{name}"])
@@ -283,7 +290,7 @@ def _precision_recall(hits: Any, score: Any) -> curves.Curve:
 
 
 def _means(groups: Sequence[Group], score: str) -> str:
-    said = (f"{group.label} {group.mean('test', score) or 0:.3f}" for group in groups)
+    said = (f"{group.label} {group.mean(group.split, score) or 0:.3f}" for group in groups)
     return "; ".join(said) + "."
 
 

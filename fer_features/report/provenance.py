@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from fer_features.experiment.classes import DEFAULT_CLASSES
+from fer_features.experiment.comparison_folder import parameter_said
 from fer_features.experiment.heads import HEADS
 from fer_features.experiment.result import Result
-from fer_features.report.summary import Section, distinct, stores, value_said
+from fer_features.experiment.task import DEFAULT_CLASSES
+from fer_features.report.summary import Section, distinct, stores
 from fer_features.report.tables import NOTHING, Cell, Table, facts
 
 
@@ -139,7 +140,8 @@ def commands(section: Section, command: str | None) -> list[str]:
         if given is not None:
             lines.append(
                 f"fer-fit-head {_path(result.store)}{_features(result)} --head {result.label}"
-                f"{given}{_task_options(result)} --seed {result.seed or 0} --test"
+                f"{given}{_task_options(result)} --seed {result.seed or 0}"
+                f"{' --test' * (group.split == 'test')}"
             )
     return lines
 
@@ -150,7 +152,7 @@ def provenance_tables(section: Section) -> list[Table]:
         (
             Cell(group.label),
             Cell(group.results[0].features),
-            Cell(", ".join(f"{k}={value_said(v)}" for k, v in group.results[0].params.items())),
+            Cell(", ".join(f"{k}={parameter_said(v)}" for k, v in group.results[0].params.items())),
             Cell(", ".join(str(result.seed) for result in group.results)),
         )
         for group in section.groups
@@ -255,7 +257,7 @@ def _head_options(result: Result) -> str | None:
     # It is for a fit without a validation set, which the command always gives one.
     other.pop("validation_fraction", None)
     return "".join(
-        f" --{name.replace('_', '-')}" + ("" if value is True else f" {_spelt(value)}")
+        f" --{name.replace('_', '-')}" + ("" if value is True else f" {parameter_said(value)}")
         for name, value in other.items()
     )
 
@@ -279,13 +281,6 @@ def _task_options(result: Result) -> str:
     by = split.get("groups", {}).get("by")
     said += [] if by is None else [f"--group-by {shlex.quote(by)}"]
     return "".join(f" {each}" for each in said)
-
-
-def _spelt(value: Any) -> str:
-    """Write a parameter as the command reads it: layers joined by x."""
-    if isinstance(value, list):
-        return "x".join(map(str, value)) or "none"
-    return value_said(value)
 
 
 def _listed(value: Any) -> Any:

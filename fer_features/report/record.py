@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from fer_features.experiment.run_folder import plain
+from fer_features.experiment.run_document import plain
 from fer_features.experiment.statistics import Estimate
 from fer_features.report import words
 from fer_features.report.summary import Group, Pair, Section
@@ -37,8 +37,9 @@ def as_csv(parts: Sequence[Section]) -> str:
     """Return a line for each score of each head and split, as CSV.
 
     Columns: ``section`` (from 1), ``head``, ``split``, ``score``, ``fits``, ``mean`` over the
-    fits, ``lowest`` and ``highest`` of them, and for test ``low`` and ``high``, the 95 % interval,
-    and ``covers_seeds``, whether it is about other seeds as well as other images.
+    fits, ``lowest`` and ``highest`` of them, and for what is judged by, test or validation alone,
+    ``low`` and ``high``, the 95 % interval, and ``covers_seeds``, whether it is about other seeds
+    as well as other images.
     """
     lines = [
         {"section": number, "head": group.label, "split": split, "score": name}
@@ -46,7 +47,7 @@ def as_csv(parts: Sequence[Section]) -> str:
         | score
         for number, part in enumerate(parts, 1)
         for group in part.groups
-        for split in ("validation", "test")
+        for split in _splits(group)
         for name, score in _scores(group, split).items()
     ]
     return str(pd.DataFrame(lines).to_csv(index=False, lineterminator="\n"))
@@ -57,12 +58,14 @@ def _section(part: Section) -> dict[str, Any]:
     return {
         "answer": words.answer(part),
         "classes": part.first.task["classes"],
-        "test_images": len(part.test),
-        "chance": {"class": name, "accuracy": share},
+        "split": part.split,
+        "images": len(part.rows),
+        "score": part.score,
+        "chance": {"class": name, "value": share},
         "select": part.select,
         "chosen": part.ranked[0].label,
         "headlines": [
-            {"head": label, "accuracy": found.value, **_interval(found)}
+            {"head": label, "value": found.value, **_interval(found)}
             | {"images": found.images, "seeds": found.seeds}
             for label, found in part.headlines.items()
         ],
@@ -91,7 +94,7 @@ def _head(group: Group) -> dict[str, Any]:
         "fingerprint": first.fingerprint,
         "features": first.features,
         "split": first.split,
-        "scores": {split: _scores(group, split) for split in ("validation", "test")},
+        "scores": {split: _scores(group, split) for split in _splits(group)},
         "errors_by_emotion": {
             emotion: {
                 "class": group.emotions[0][emotion]["class"],
@@ -119,6 +122,10 @@ def _pair(pair: Pair) -> dict[str, Any]:
     }
 
 
+def _splits(group: Group) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(("validation", group.split)))
+
+
 def _scores(group: Group, split: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name in COLUMNS:
@@ -127,7 +134,7 @@ def _scores(group: Group, split: str) -> dict[str, dict[str, Any]]:
             "mean": group.mean(split, name),
             "lowest": min(values, default=None),
             "highest": max(values, default=None),
-            **_interval(group.estimates[name] if split == "test" else None),
+            **_interval(group.estimates[name] if split == group.split else None),
         }
     return found
 

@@ -19,6 +19,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from fer_features.experiment.comparison_folder import parameter_said
 from fer_features.experiment.result import Result
 from fer_features.experiment.scores import SCORES, SMALLER_IS_BETTER, by_emotion
 from fer_features.experiment.statistics import (
@@ -29,6 +30,23 @@ from fer_features.experiment.statistics import (
     estimate,
     holm,
 )
+
+SCORE_NAMES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "roc_auc": "ROC AUC",
+    "average_precision": "average precision",
+    "log_loss": "log loss",
+    "brier": "Brier score",
+    "ece": "calibration error",
+}
+"""What a sentence calls each score."""
+
+UNEQUAL = 1.5
+"""How many images of the largest class to one of the smallest make classes unequal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +85,10 @@ class Answers:
         said, p = self.predicted[:, kept], self.p[:, kept]
         return Answers(rows, self.target[kept], said, p, self.draw[kept])
 
+    def fit(self, i: int) -> "Answers":
+        """Return those of one of the fits."""
+        return replace(self, predicted=self.predicted[[i]], p=self.p[[i]])
+
     def estimate(self, score: str, random: bool) -> Estimate:
         """Return a score of these answers with its interval."""
         return estimate(
@@ -93,7 +115,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two groups on the same test images: how much more often the first is right.
+    """Two groups on the same images: how much higher the first scores.
 
     ``holm`` is the difference's p after Holm's correction over all pairs, None as that is where
     there is no verdict; ``lucky`` names those of the two whose seed matters and that have one.
@@ -104,6 +126,7 @@ class Pair:
     difference: Difference
     holm: float | None
     lucky: tuple[str, ...] = ()
+    score: str = "accuracy"
 
     @property
     def words(self) -> str:
@@ -116,7 +139,9 @@ class Pair:
         if self.holm >= 1 - LEVEL:
             return "no evidence that they differ, as one of so many pairs"
         ahead, behind = (self.first, self.second)[:: 1 if self.difference.value > 0 else -1]
-        return f"evidence that {ahead} is right more often than {behind}"
+        if self.score == "accuracy":
+            return f"evidence that {ahead} is right more often than {behind}"
+        return f"evidence that {ahead} is better by {SCORE_NAMES[self.score]} than {behind}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,11 +149,13 @@ class Group:
     """Fits of one head with one set of parameters on one split, in the order of their seeds.
 
     ``sized`` are the same fitted to parts of the training set, in ascending order of size.
+    ``split`` is what they are judged by: ``"test"``, or ``"validation"`` until that is scored.
     """
 
     label: str
     results: tuple[Result, ...]
     sized: tuple[Result, ...] = ()
+    split: str = "test"
 
     @property
     def times(self) -> str:
@@ -158,13 +185,29 @@ class Group:
 
     @cached_property
     def answers(self) -> Answers:
-        """What it says of the test images."""
-        return Answers.of(self.results, "test")
+        """What it says of the images that it is judged by."""
+        return Answers.of(self.results, self.split)
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
-        """Each test score, mean over the seeds, with its interval."""
+        """Each score on those, mean over the seeds, with its interval."""
         return {name: self.answers.estimate(name, self.random) for name in SCORES}
+
+    def unleaked(self, score: str) -> Estimate | None:
+        """Return a score on the images that do not leak, None where none or only such are there.
+
+        Where it was not kept which they are, how sure the score is is not known.
+        """
+        scores = [result.scores[self.split].get("unleaked", {}) for result in self.results]
+        values = [each.get(score) for each in scores]
+        if None in values:
+            return None
+        rows = self.answers.rows
+        if "leaked" in rows:
+            return self.answers.only((rows["leaked"] == "").to_numpy()).estimate(score, self.random)
+        images = int(np.sum(scores[0]["confusion"]))
+        value = float(np.mean(values))
+        return replace(self.estimates[score], value=value, low=np.nan, high=np.nan, images=images)
 
     @cached_property
     def errors(self) -> dict[str, Estimate]:
@@ -194,13 +237,13 @@ class Group:
 
     @cached_property
     def emotions(self) -> list[dict[str, dict[str, Any]]]:
-        """Each fit's test scores by original emotion."""
-        return [by_emotion(test_rows(result), result.classes) for result in self.results]
+        """Each fit's scores by original emotion."""
+        return [by_emotion(rows_of(each, self.split), each.classes) for each in self.results]
 
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """Groups tested on the same images under the same classes: what may be compared.
+    """Groups judged by the same images under the same classes: what may be compared.
 
     ``unselected`` are fits of the same comparison that were not scored on the test images.
     """
@@ -211,20 +254,43 @@ class Section:
 
     @property
     def first(self) -> Result:
-        """Return any one result: the classes, targets and test images are common to all."""
+        """Return any one result: the classes, targets and images are common to all."""
         return self.groups[0].results[0]
 
     @property
-    def test(self) -> pd.DataFrame:
-        """Return the test rows of the first result."""
-        return test_rows(self.first)
+    def split(self) -> str:
+        """What its groups are judged by: ``"test"``, or ``"validation"`` until that is scored."""
+        return self.groups[0].split
 
     @property
-    def chance(self) -> tuple[str, float]:
-        """Return the most common class of the images that are judged by, and its share."""
+    def rows(self) -> pd.DataFrame:
+        """Return the rows of that split, of the first result."""
+        return rows_of(self.first, self.split)
+
+    @cached_property
+    def score(self) -> str:
+        """The score that the answer is given in.
+
+        The one that chose, if it is a share, of which more is better; else accuracy, or balanced
+        accuracy where the classes are of unequal size.
+        """
         counts = self.judged["target"].value_counts()
-        top = max(self.classes, key=lambda name: counts.get(name, 0))
-        return top, float(counts.get(top, 0) / max(len(self.judged), 1))
+        if self.select not in SMALLER_IS_BETTER and len(counts) == len(self.classes):
+            return self.select
+        unequal = counts.max() > UNEQUAL * counts.min()
+        return "balanced_accuracy" if unequal else "accuracy"
+
+    @cached_property
+    def chance(self) -> tuple[str, float]:
+        """The class that scores highest if it is always named, and that score."""
+        answers = self.answers(self.groups[0])
+        found = {}
+        for i, name in enumerate(self.classes):
+            p = np.zeros((1, *answers.p.shape[1:]))
+            p[..., i] = 1.0
+            found[name] = estimate(answers.target, p, self.score, random=False).value
+        top = max(found, key=found.__getitem__)
+        return top, found[top]
 
     @cached_property
     def select(self) -> str:
@@ -248,27 +314,22 @@ class Section:
 
     @cached_property
     def kept(self) -> npt.NDArray[np.bool_] | None:
-        """Which test images no head may know from training or validation, in their common order.
+        """Which images no head may know from another split, in their common order.
 
         All, where that is not known of each; None where there is no leak, or nothing else.
         """
-        kept = np.ones(len(self.test), dtype=bool)
+        kept = np.ones(len(self.rows), dtype=bool)
         for group in self.groups:
             rows = group.answers.rows
             if "leaked" in rows:
                 kept &= (rows["leaked"] == "").to_numpy()
-            elif _unleaked(group.results[0]) is not None:
+            elif group.unleaked("accuracy") is not None:
                 return None
         return kept if kept.any() and not kept.all() else None
 
     @property
-    def leaks(self) -> bool:
-        """Whether some of the test images leak to a head, and it has scores without them."""
-        return any(_unleaked(r) is not None for g in self.groups for r in g.results)
-
-    @property
     def judged(self) -> pd.DataFrame:
-        """The test rows that the answer rests on: those that do not leak, where they are known."""
+        """The rows that the answer rests on: those that do not leak, where they are known."""
         return self.answers(self.groups[0]).rows
 
     def answers(self, group: Group) -> Answers:
@@ -277,27 +338,26 @@ class Section:
 
     @cached_property
     def headlines(self) -> dict[str, Estimate]:
-        """Each group's accuracy on the images that are judged by, by label."""
+        """Each group's score on the images that are judged by, by label."""
         return {group.label: self._headline(group) for group in self.groups}
 
     def _headline(self, group: Group) -> Estimate:
         if self.kept is not None:
-            return self.answers(group).estimate("accuracy", group.random)
-        whole = group.estimates["accuracy"]
-        if any(_unleaked(result) is None for result in group.results):
-            return whole
-        # Which images leak was not kept: their score is known, how sure it is is not.
-        images = int(np.sum(group.results[0].scores["test"]["unleaked"]["confusion"]))
-        value = float(np.mean(self.accuracies(group)))
-        return replace(whole, value=value, low=np.nan, high=np.nan, images=images)
+            return self.answers(group).estimate(self.score, group.random)
+        return group.unleaked(self.score) or group.estimates[self.score]
 
-    def accuracies(self, group: Group) -> list[float]:
-        """Return each fit's accuracy on the images that are judged by."""
-        alone = [_unleaked(result) for result in group.results]
-        if self.kept is None and None not in alone:
-            return [each for each in alone if each is not None]
-        found = self.answers(group)
-        return [float(each) for each in (found.predicted == found.target).mean(axis=1)]
+    def fits(self, group: Group) -> list[float]:
+        """Return each fit's score on the images that are judged by."""
+        if self.kept is not None:
+            answers = self.answers(group)
+            each = map(answers.fit, range(len(group.results)))
+            return [fit.estimate(self.score, group.random).value for fit in each]
+        whole = [result.scores[self.split] for result in group.results]
+        alone = [each.get("unleaked", {}).get(self.score) for each in whole]
+        return [
+            every[self.score] if one is None else one
+            for one, every in zip(alone, whole, strict=True)
+        ]
 
     @cached_property
     def pairs(self) -> list[Pair]:
@@ -305,18 +365,18 @@ class Section:
         found = []
         for one, other in combinations(self.ranked, 2):
             random = (one.random, other.random)
-            apart = self.answers(one).less(self.answers(other), "accuracy", random)
+            apart = self.answers(one).less(self.answers(other), self.score, random)
             lucky = tuple(group.label for group in (one, other) if group.lucky)
-            found.append(Pair(one.label, other.label, apart, apart.p, lucky))
+            found.append(Pair(one.label, other.label, apart, apart.p, lucky, self.score))
         corrected = holm([pair.difference.p for pair in found])
         return [replace(pair, holm=p) for pair, p in zip(found, corrected, strict=True)]
 
     @cached_property
     def settings(self) -> list[tuple[Group, bool]]:
-        """Every setting that was tried, as a group, and whether it was scored on test."""
+        """Every setting that was tried, as a group, and whether it is one that is judged."""
         tried = [list(group.results) for group in self.groups]
         tried += _grouped(self.unselected).values()
-        return [(group, "test" in group.results[0].scores) for group in _label(tried)]
+        return [(group, i < len(self.groups)) for i, group in enumerate(_label(tried))]
 
     @property
     def several_seeds(self) -> bool:
@@ -351,21 +411,22 @@ def sections(results: Iterable[Result]) -> Sections:
 
 def _sections(results: Sequence[Result]) -> list[Section]:
     given = {key([_group_key(result), result.seed, result.scores]): result for result in results}
+    split = judged_by(results)
     unlike: dict[str, list[Result]] = {}
-    untested: list[Result] = []
+    unjudged: list[Result] = []
     for result in given.values():
-        if "test" not in result.scores:
-            untested.append(result)
+        if split not in result.scores or (split != "test" and "train_part" in result.split):
+            unjudged.append(result)
             continue
         columns = ["digest", "emotion", "target"]
-        rows = test_rows(result)[columns].sort_values(columns)
+        rows = rows_of(result, split)[columns].sort_values(columns)
         # Pairs, for the order of the classes is part of the task.
         comparable = key([list(result.task["classes"].items()), rows.to_numpy().tolist()])
         unlike.setdefault(comparable, []).append(result)
     found = []
     for by in map(_grouped, unlike.values()):
         origins = {_origin(fits[0]) for fits in by.values()}
-        own = [result for result in untested if _origin(result) in origins]
+        own = [result for result in unjudged if _origin(result) in origins]
         sized = [
             sorted(
                 (r for r in own if "train_part" in r.split and _setting(r) == _setting(fits[0])),
@@ -375,14 +436,19 @@ def _sections(results: Sequence[Result]) -> list[Section]:
         ]
         classes = tuple(next(iter(by.values()))[0].task["classes"])
         whole = tuple(result for result in own if "train_part" not in result.split)
-        found.append(Section(classes, _label(list(by.values()), sized), whole))
+        found.append(Section(classes, _label(list(by.values()), sized, split), whole))
     return found
 
 
-def test_rows(result: Result) -> pd.DataFrame:
-    """Return the predictions on test rows, in the split's order."""
+def judged_by(results: Iterable[Result]) -> str:
+    """Return the split that results are judged by: test, or validation where none has that."""
+    return "test" if any("test" in result.scores for result in results) else "validation"
+
+
+def rows_of(result: Result, split: str) -> pd.DataFrame:
+    """Return the predictions on the rows of a split, in its order."""
     rows = result.predictions
-    return rows[rows["split"] == "test"].reset_index(drop=True)
+    return rows[rows["split"] == split].reset_index(drop=True)
 
 
 def choice(group: Group, score: str) -> float:
@@ -408,7 +474,7 @@ def seed_said(result: Result) -> str:
 
 
 def value_said(value: Any) -> str:
-    """Write a parameter or a fact for a reader, without quotes or braces."""
+    """Write a fact for a reader, without quotes or braces."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {value_said(each)}" for name, each in value.items())
     if isinstance(value, list):
@@ -436,8 +502,7 @@ def key(value: Any) -> str:
 
 def _in_common_order(result: Result, split: str) -> pd.DataFrame:
     """Return the rows of a split in an order that all results on the same images share."""
-    rows = result.predictions
-    rows = rows[rows["split"] == split]
+    rows = rows_of(result, split)
     return rows.sort_values(["digest", "target", "source"], kind="stable").reset_index(drop=True)
 
 
@@ -450,12 +515,6 @@ def _draws(rows: pd.DataFrame) -> npt.NDArray[np.int64]:
     group = len(rows) + np.unique(named, return_inverse=True)[1].ravel()
     links = coo_array((np.ones(len(rows)), (image, group)), shape=(2 * len(rows),) * 2)
     return np.asarray(connected_components(links)[1][image], dtype=np.int64)
-
-
-def _unleaked(result: Result) -> float | None:
-    """Return the test accuracy without images that leak, None where none or only such are."""
-    accuracy = result.scores["test"].get("unleaked", {}).get("accuracy")
-    return None if accuracy is None else float(accuracy)
 
 
 def _as_floats(value: Any) -> Any:
@@ -490,7 +549,9 @@ def _setting(result: Result) -> str:
 
 
 def _label(
-    groups: list[list[Result]], sized: Sequence[list[Result]] | None = None
+    groups: list[list[Result]],
+    sized: Sequence[list[Result]] | None = None,
+    split: str = "test",
 ) -> tuple[Group, ...]:
     """Name each group by its head and by what sets it apart: no two have the same name."""
     every = [results[0] for results in groups]
@@ -499,7 +560,7 @@ def _label(
         result = results[0]
         rivals = [other for other in every if other.label == result.label]
         apart = [
-            f"{name}={value_said(value)}"
+            f"{name}={parameter_said(value)}"
             for name, value in result.params.items()
             if len({key(rival.params.get(name)) for rival in rivals}) > 1
         ]
@@ -512,7 +573,7 @@ def _label(
         taken = sum(re.sub(r" #\d+$", "", group.label) == label for group in labelled)
         ordered = sorted(results, key=lambda each: (each.seed is not None, each.seed or 0))
         named = f"{label} #{taken + 1}" if taken else label
-        labelled.append(Group(named, tuple(ordered), tuple(parts)))
+        labelled.append(Group(named, tuple(ordered), tuple(parts), split))
     return tuple(labelled)
 
 

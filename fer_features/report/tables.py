@@ -7,8 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fer_features.experiment.result import Result
-from fer_features.report.summary import Group, Section, choice, seed_said, value_said
-from fer_features.report.words import SCORE_NAMES, interval_said, size_curve
+from fer_features.experiment.statistics import Estimate
+from fer_features.report.summary import (
+    SCORE_NAMES,
+    Group,
+    Section,
+    choice,
+    seed_said,
+    value_said,
+)
+from fer_features.report.words import interval_said, size_curve
 
 NOTHING = "\N{EN DASH}"
 """What a cell shows where there is no number."""
@@ -49,20 +57,23 @@ class Table:
 
 
 def score_table(section: Section) -> Table:
-    """Tabulate the mean of each test score over the seeds, with its interval, a row a group."""
+    """Tabulate the mean of each score over the seeds, with its interval, a row a group."""
     rows = []
     for group in section.groups:
-        cells = [_named(section, group)]
-        for name in COLUMNS:
-            found = group.estimates[name]
-            low_to_high = f"{found.low:.4f}{NOTHING}{found.high:.4f}"
-            sure = np.isfinite([found.low, found.high]).all()
-            text = NOTHING if np.isnan(found.value) else f"{found.value:.4f}"
-            cells.append(Cell(text, low_to_high if sure else ""))
-        rows.append(tuple(cells))
+        cells = [estimated(group.estimates[name]) for name in COLUMNS]
+        rows.append((_named(section, group), *cells))
     means = "mean over the seeds and, small, " if section.several_seeds else "small: "
-    caption = f"Test scores on {len(section.test):,} images, {means}95% interval"
+    split = section.split.capitalize()
+    caption = f"{split} scores on {len(section.rows):,} images, {means}95% interval"
     return Table(caption, ("Head", *COLUMNS.values()), tuple(rows))
+
+
+def estimated(found: Estimate) -> Cell:
+    """Show a score with its interval, as far as they are known."""
+    low_to_high = f"{found.low:.4f}{NOTHING}{found.high:.4f}"
+    sure = np.isfinite([found.low, found.high]).all()
+    text = NOTHING if np.isnan(found.value) else f"{found.value:.4f}"
+    return Cell(text, low_to_high if sure else "")
 
 
 def spread_table(section: Section, split: str) -> Table:
@@ -129,7 +140,8 @@ def pairs_table(section: Section) -> Table | None:
             )
         )
     columns = ("Heads", "Difference, points", "95% interval", "p", "p after Holm")
-    caption = "Test accuracy of every two heads, in percentage points"
+    score = f"{section.split.capitalize()} {SCORE_NAMES[section.score]}"
+    caption = f"{score} of every two heads, in percentage points"
     if section.kept is not None:
         caption += f", on the {len(section.judged):,} images that do not leak"
     return Table(caption, columns, tuple(rows))
@@ -188,13 +200,14 @@ def published_table(section: Section) -> Table | None:
     )
 
 
-def confusion_table(label: str, result: Result) -> Table:
+def confusion_table(label: str, result: Result, split: str) -> Table:
     """Tabulate the counts behind a confusion matrix, with their shares of the rows."""
     rows = []
-    for name, counts in zip(result.classes, result.scores["test"]["confusion"], strict=True):
+    for name, counts in zip(result.classes, result.scores[split]["confusion"], strict=True):
         total = max(sum(counts), 1)
         rows.append((Cell(name), *(Cell(f"{n:,}", f"{n / total:.1%}") for n in counts)))
-    caption = f"Test images by true class (rows) and predicted class, {label}{seed_said(result)}"
+    images = f"{split.capitalize()} images by true class (rows) and predicted class"
+    caption = f"{images}, {label}{seed_said(result)}"
     return Table(caption, ("True class", *result.classes), tuple(rows))
 
 

@@ -7,67 +7,86 @@ import numpy as np
 
 from fer_features.experiment.result import Result
 from fer_features.experiment.statistics import LEVEL, Difference, Estimate
-from fer_features.report.summary import Group, Section, settings_of
+from fer_features.report.summary import SCORE_NAMES, Group, Section, settings_of
 
-SCORE_NAMES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "F1",
-    "roc_auc": "ROC AUC",
-    "average_precision": "average precision",
-    "log_loss": "log loss",
-    "brier": "Brier score",
-    "ece": "calibration error",
-}
-"""What a sentence calls each score."""
+NAMED = 4
+"""Heads beside the best two that the answer names; it counts the others."""
 
 
 def answer(section: Section) -> str:
-    """Say in two sentences how the head that validation chose did on test, and against chance."""
+    """Say how the head that validation chose did, beside the others and against chance."""
     best = section.ranked[0]
     found = section.headlines[best.label]
     seeds = "" if len(best.results) == 1 else f"mean over {best.times}, "
-    alone = found.images < len(section.test)
-    images = f"{found.images:,} test images{' that do not leak' if alone else ''}"
-    of_all = f"; {_accuracy(best):.1%} of all {len(section.test):,}" if alone else ""
-    share = (
-        f"{found.value:.1%} of the {images} correctly "
-        f"({seeds}95% interval {interval_said(found)}{of_all})"
-    )
+    whole = len(section.rows)
+    alone = found.images < whole
+    images = f"{found.images:,} {section.split} images{' that do not leak' if alone else ''}"
+    of_all = f"; {best.mean(section.split, section.score):.1%} of all {whole:,}" if alone else ""
+    sure = f"{seeds}95% interval {interval_said(found)}{of_all}"
+    if section.score == "accuracy":
+        did = f"classified {found.value:.1%} of the {images} correctly ({sure})"
+    else:
+        why = "each class counts alike, as they are of unequal size; "
+        why *= section.score != section.select  # nobody asked for it
+        name = SCORE_NAMES[section.score]
+        did = f"reached {found.value:.1%} {name} on the {images} ({why}{sure})"
     if len(section.groups) == 1:
-        first = f"The {best.label} head classified {share}."
+        first = f"The {best.label} head {did}."
     else:
         pair = section.pairs[0]  # the two that validation ranks highest
         other = section.ranked[1]
         theirs = section.headlines[other.label].value
         first = (
             f"The {best.label} head, the best by validation {SCORE_NAMES[section.select]}, "
-            f"classified {share}, {_ahead(found.value, theirs)} {other.label} ({theirs:.1%})"
-            f"{';' if pair.holm is None else ':'} {pair.words}."
+            f"{did}, {_ahead(found.value, theirs)} {other.label} ({theirs:.1%})"
+            f"{';' if pair.holm is None else ':'} {pair.words}{_others(section)}."
         )
+    later = "" if section.split == "test" else f" {UNSCORED}"
+    return f"{first} {_chance_said(section)}{later}"
+
+
+UNSCORED = "The test images were not scored when this was written."
+
+
+def _others(section: Section) -> str:
+    """Give the scores of the heads behind the two best, as validation ranks them."""
+    others = [(group.label, section.headlines[group.label].value) for group in section.ranked[2:]]
+    said = [f"{label} {value:.1%}" for label, value in others[:NAMED]]
+    more = [value for _, value in others[NAMED:]]
+    if more:
+        said.append(f"{len(more)} more {min(more):.1%} to {max(more):.1%}")
+    return f"; {', '.join(said)}" * bool(said)
+
+
+def _chance_said(section: Section) -> str:
     name, chance = section.chance
+    beaten = any(each.value > chance for each in section.headlines.values())
+    better = "no head can do better" if chance == 1 else "no head here does better than that"
+    verdict = "" if beaten else f": {better}"
+    if section.score != "accuracy":
+        which = "one class" if section.score in ("balanced_accuracy", "roc_auc") else f"“{name}”"
+        return f"Always answering {which} would have {chance:.1%}{verdict}."
     counts = section.judged["target"].value_counts()
     common = (
         "as common among them as any other class"
         if (counts == counts.max()).sum() > 1
-        else ("their most common class")
+        else "their most common class"
     )
-    second = f"Always answering “{name}”, {common}, would be right {chance:.1%}"
-    beaten = any(each.value > chance for each in section.headlines.values())
-    better = "no head can do better" if chance == 1 else "no head here does better than that"
-    verdict = "" if beaten else f": {better}"
-    return f"{first} {second} of the time{verdict}."
+    return f"Always answering “{name}”, {common}, would be right {chance:.1%} of the time{verdict}."
 
 
 def caution(section: Section) -> str:
     """Say what the intervals and the spread cover, and what they leave out."""
     lucky = [group.label for group in section.groups if group.lucky]
     together = section.several_seeds and len(lucky) < len(section.groups)
-    text = "The 95% intervals are about other test images"
+    text = f"The 95% intervals are about other {section.split} images"
     text += " and other seeds of the training together" if together else ""
     text += ", for this training set: what other training images would do, only other splits show."
+    if section.split != "test":
+        text += (
+            " A head is chosen and stopped by its validation scores, which are a little too good "
+            "for that."
+        )
     first = section.groups[0].answers
     if len(np.unique(first.draw)) < len(first.draw):
         groups = ", and images of one person or sequence," if "group" in first.rows else ""
@@ -95,8 +114,8 @@ def selection(section: Section) -> str:
         heads = [group.results[0].label for group in section.groups]
         if len(set(heads)) < len(heads):
             return (
-                f"{len(heads)} settings, all of them scored on test: the test score of whichever "
-                "does best there is a little too good."
+                f"{len(heads)} settings, all of them scored on {section.split}: the score of "
+                "whichever does best there is a little too good."
             )
         return f"One setting {'of each head ' if len(heads) > 1 else ''}was tried."
     tested = [result for group in section.groups for result in group.results]
@@ -203,7 +222,10 @@ def _far_from_float32(store: Mapping[str, Any]) -> float | None:
 def pairs_note(section: Section) -> str:
     """Say what the table of pairs rests on."""
     judged = sum(pair.holm is not None for pair in section.pairs)
-    said = "Difference, interval and p are of the mean accuracy over seeds, both heads on the same "
+    said = (
+        f"Difference, interval and p are of the mean {SCORE_NAMES[section.score]} over seeds, both "
+        "heads on the same "
+    )
     if judged:
         said += (
             "images, and about other images and other seeds together. p is also given after "
@@ -251,7 +273,7 @@ def emotion_said(section: Section) -> str:
         most = often if len(mean[worst]) > 1 else ""
         said.append(
             f"Of {what}, {worst} is classified wrong most: {wrong[worst]:.1%} of its "
-            f"{images[worst]:,} test images, {most}taken for “{taken}” ({best.label})."
+            f"{images[worst]:,} {section.split} images, {most}taken for “{taken}” ({best.label})."
         )
     return " ".join(said)
 
@@ -291,13 +313,9 @@ def interval_said(found: Estimate | Difference, form: str = "{:.1%}", times: flo
     return f"{form.format(times * found.low)} to {form.format(times * found.high)}"
 
 
-def _ahead(accuracy: float, other: float) -> str:
+def _ahead(value: float, other: float) -> str:
     # Of the figures as shown: a difference that a reader cannot recompute looks like a mistake.
-    lead = round(round(100 * accuracy, 1) - round(100 * other, 1), 1)
+    lead = round(round(100 * value, 1) - round(100 * other, 1), 1)
     if lead == 0:
-        return "as many as"
+        return "level with"
     return f"{abs(lead):.1f} percentage points {'more' if lead > 0 else 'less'} than"
-
-
-def _accuracy(group: Group) -> float:
-    return group.mean("test", "accuracy") or 0.0

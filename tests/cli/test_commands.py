@@ -1,6 +1,7 @@
 """The commands as a user calls them: on good input, on bad input, and stopped."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -335,7 +336,7 @@ def test_the_whole_way_from_faces_to_a_report(tmp_path: Path) -> None:
     assert sorted(run.name for run in runs.iterdir()) == ["0001-dense", "0002-logistic"]
     for run in runs.iterdir():
         names = {file.name for file in run.iterdir()}
-        assert names == {"metrics.json", "predictions.csv", "head.keras"}
+        assert {"metrics.json", "predictions.csv", "head.keras", "report.html"} <= names
         metrics = json.loads((run / "metrics.json").read_text())
         assert metrics["format"] == "fer-features/result"
         assert metrics["fingerprint"] == store.fingerprint
@@ -371,6 +372,30 @@ def test_reports_on_runs_and_their_test_scores_need_no_tensorflow(
     assert run.returncode == 0, run.stderr
     assert run.stdout.endswith("False\n")
     assert (tmp_path / "both" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(("level", "quiet"), [(None, True), ("2", True), ("0", False)])
+def test_the_log_that_tensorflow_starts_with_shows_only_when_asked_for(
+    tmp_path: Path, level: str | None, quiet: bool
+) -> None:
+    env = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    env |= {} if level is None else {"TF_CPP_MIN_LOG_LEVEL": level}
+    code = "from fer_features.runtimes import import_keras; import_keras().ops.ones(3)"
+    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert run.returncode == 0
+    assert (run.stderr == "") is quiet, run.stderr
+
+
+def test_what_made_rows_and_labels_be_written_anew_is_said(tmp_path: Path) -> None:
+    faces = noise_faces(40)
+    write_csv(tmp_path / "faces.csv", faces)
+    call = ["faces.csv", "--backbone", "tiny", "--weights", "random", "-o", "a.h5"]
+    extract(faces, tmp_path / "a.h5", backbone=TINY, map=None)
+    said = called("fer-extract", *call, "--map", "joy=happiness", cwd=tmp_path)
+    anew = "a.h5: rows and labels written anew, nothing computed"
+    assert f"{anew} (changed: the source's content, map)\n" in said.stderr
+    said = called("fer-extract", *call, "--labels-as", "fer2013", cwd=tmp_path)
+    assert f"{anew} (changed: map, labels_as)\n" in said.stderr
 
 
 def test_a_system_that_refuses_is_no_fault_of_ours(

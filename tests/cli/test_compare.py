@@ -188,9 +188,10 @@ def test_a_fit_shows_validation_and_test_images_are_scored_when_asked_for(
     assert "test" not in said.stdout.replace(str(tmp_path), "")
     later = tmp_path / "later"
     assert f"Once you have chosen: fer-compare {later}\n" in said.stderr
-    assert {path.name for path in later.iterdir()} == {
-        "metrics.json", "predictions.csv", "head.skops"
-    }  # fmt: skip
+    assert {"metrics.json", "predictions.csv", "head.skops"} <= {p.name for p in later.iterdir()}
+    page = (later / "report.md").read_text()
+    assert "validation images correctly" in page
+    assert "The test images were not scored when this was written." in page
     metrics = json.loads((later / "metrics.json").read_text())
     assert (metrics["head"], metrics["params"]["n_neighbors"]) == ("KNeighborsClassifier", 15)
     at_once = called("fer-fit-head", *call, tmp_path / "at_once", "--test", cwd=home)
@@ -206,6 +207,30 @@ def test_a_fit_shows_validation_and_test_images_are_scored_when_asked_for(
     again = called("fer-compare", later, "-o", tmp_path / "again", cwd=home)
     assert "scoring its test images" not in again.stderr
     assert again.stdout.splitlines()[:3] == scored.stdout.splitlines()[:3]
+
+
+def test_where_a_head_is_not_kept_the_same_call_scores_it_and_no_other_run_is_scored(
+    home: Path, tmp_path: Path
+) -> None:
+    call = ["--per-class", "min", "--head", "sklearn.ensemble.RandomForestClassifier"]
+    call += ["--n-estimators", "5"]
+    said = called("fer-fit-head", *call, "-o", tmp_path / "forest", cwd=home)
+    assert said.returncode == 0, said.stderr
+    remedy = "Once you have chosen: the same call with --test and another -o\n"
+    assert said.stderr.endswith(remedy)
+    logistic = ["--per-class", "min", "--head", "logistic", "--C", "0.1"]
+    called("fer-fit-head", *logistic, "-o", tmp_path / "logistic", cwd=home)
+    runs = [tmp_path / "logistic", tmp_path / "forest"]
+    said = called("fer-compare", *runs, "-o", tmp_path / "both", cwd=home)
+    assert said.returncode == 2
+    assert f"{tmp_path / 'forest'}: no fitted head" in said.stderr
+    assert "scoring its test images" not in said.stderr
+    for run in runs:
+        assert set(json.loads((run / "metrics.json").read_text())["scores"]) == {"validation"}
+    said = called("fer-fit-head", *call, "--test", "-o", tmp_path / "again", cwd=home)
+    assert said.returncode == 0, said.stderr
+    said = called("fer-compare", runs[0], tmp_path / "again", "-o", tmp_path / "b", cwd=home)
+    assert said.returncode == 0, said.stderr
 
 
 def test_scores_of_settings_that_were_not_selected_stay_unscored(

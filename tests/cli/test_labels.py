@@ -8,12 +8,13 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
-from support import TINY, called, noise_faces
+from support import TINY, called, noise_faces, write_csv
 
-from fer_features import FaceDataset, extract
+from fer_features import FaceDataset, Store, extract
 from fer_features.cli import extract as extract_command
 from fer_features.cli import fit_head
 from fer_features.cli.command import as_flags, parse_map
+from fer_features.faces.emotions import EMOTIONS
 
 FIT = ["--head", "logistic", "--C", "0.01"]
 
@@ -93,6 +94,65 @@ def test_the_map_that_an_error_asks_for_is_one_that_can_be_pasted(home: Path) ->
     found = re.search(r"(--map \S+=EMOTION)", said.stderr)
     assert found
     assert found[1] == "--map Wut=EMOTION"
+
+
+@pytest.mark.parametrize(("shift", "doubted"), [(0, False), (1, True)])
+def test_labels_of_a_part_are_doubted_only_where_they_disagree(
+    home: Path, tmp_path: Path, shift: int, doubted: bool
+) -> None:
+    store = Store(home / "cache" / "named.h5")
+    emotion = (store.emotion[:120] + shift) % 7
+    rows = [f"{name},{EMOTIONS[e]}" for name, e in zip(store.source[:120], emotion, strict=True)]
+    (tmp_path / "part.csv").write_text("\n".join(["file,emotion", *rows]) + "\n")
+    call = ["--labels", tmp_path / "part.csv", *FIT, "-o", tmp_path / "run"]
+    said = called("fer-fit-head", *call, cwd=home)
+    assert said.returncode == 0, said.stderr
+    assert "120 of which have one in the store" in said.stderr
+    assert ("They differ in most of the 120 rows that have both" in said.stderr) is doubted
+    assert ("are they of this source?" in said.stderr) is doubted
+
+
+@pytest.mark.parametrize(
+    ("source", "remedy"),
+    [
+        ("{0:02d}/happy/{1}.png", "Mend it, such as --group-by '^(.*)/'."),
+        ("S{0:02d}_{1}.png", "Mend it, such as --group-by '^([^_]+)_'."),
+        ("img{1}.png", "Mend it, or leave it out."),
+    ],
+)
+def test_the_remedy_of_a_pattern_that_finds_no_group_is_one_that_does(
+    tmp_path: Path, source: str, remedy: str
+) -> None:
+    faces = noise_faces(240, copies=False)
+    names = np.array([source.format(i % 24, i) for i in range(240)])
+    given = FaceDataset("named", "folder", faces.pixels, faces.emotion, faces.usage, names)
+    extract(given, tmp_path / "named.h5", backbone=TINY)
+    call = ["named.h5", "--per-class", "min", *FIT, "--group-by"]
+    said = called("fer-fit-head", *call, "(x{9})", cwd=tmp_path)
+    assert said.returncode == 2
+    assert said.stderr.endswith(f"is the person or sequence. {remedy}\n")
+    if found := re.search(r"(--group-by .*)\.$", said.stderr):
+        said = called("fer-fit-head", *call, shlex.split(found[1])[1], cwd=tmp_path)
+        assert said.returncode == 0, said.stderr
+
+
+def test_of_row_numbers_no_pattern_is_asked_for_but_a_column(tmp_path: Path) -> None:
+    faces = noise_faces(240, copies=False)
+    write_csv(tmp_path / "faces.csv", faces)
+    call = ["faces.csv", "-o", "faces.h5", "--backbone", "tiny", "--weights", "random"]
+    called("fer-extract", *call, cwd=tmp_path)
+    fit = ["fer-fit-head", "faces.h5", "--per-class", "min", *FIT]
+    said = called(*fit, "--group-by", "^(.*)/", cwd=tmp_path)
+    assert said.returncode == 2
+    assert "such as '" in said.stderr
+    remedy = 'These are row numbers, which name nobody: give the file a column "group" and extract'
+    assert remedy in said.stderr
+    lines = (tmp_path / "faces.csv").read_text().splitlines()
+    grouped = [f"{lines[0]},group", *(f"{line},{i % 24}" for i, line in enumerate(lines[1:]))]
+    (tmp_path / "faces.csv").write_text("\n".join(grouped) + "\n")
+    again = called("fer-extract", *call, cwd=tmp_path)
+    assert "nothing computed" in again.stderr
+    assert "Groups: 24, the store's own" in called(*fit, cwd=tmp_path).stderr
 
 
 def test_all_emotions_are_those_of_the_labels(home: Path, tmp_path: Path) -> None:

@@ -401,7 +401,7 @@ def test_a_worker_that_is_killed_is_said_to_be_and_what_is_finished_is_kept(data
     grid = {"greedy": {"kill": [False, True]}}
     with pytest.raises(RunError, match=r"workers: a process of 2 died in a fit.*workers=1"):
         compare(data, {"greedy": Greedy()}, grid=grid, workers=2, out=tmp_path / "runs")
-    results = compare(data, {"greedy": Greedy()}, out=tmp_path / "runs")
+    results = compare(data, {"greedy": Greedy()}, seeds=[0], out=tmp_path / "runs")
     assert [r.label for r in results] == ["greedy"]
 
 
@@ -510,20 +510,47 @@ def test_a_folder_of_other_files_is_refused_and_left_alone(data, tmp_path):
     ("arguments", "message"),
     [
         ({"seeds": []}, "seeds: none"),
+        ({"seeds": 3}, r"seeds: 3, expected whole numbers, such as range\(3\)"),
+        ({"seeds": "012"}, "seeds: '012', expected whole numbers"),
+        *[
+            ({"seeds": [0, bad]}, f"seeds: {bad!r}, expected whole numbers from 0 to 4294967295")
+            for bad in (-1, "a", 1.0, True, 2**32, None)
+        ],
+        ({"heads": [LogisticHead()]}, r"heads: \[LogisticHead\(\)\], expected a mapping by name"),
+        ({"heads": {1: LogisticHead()}}, "heads: .*expected a mapping by name"),
+        ({"heads": LogisticHead()}, "heads: .*expected a mapping by name"),
+        ({"heads": {}}, "heads: none"),
+        ({"grid": [1]}, r"grid: \[1\], expected a mapping by name"),
+        ({"grid": {"logistic": [1]}}, r"grid: logistic: \[1\], expected a mapping by name"),
+        ({"grid": {"logistic": {"C": 1}}}, r"grid: logistic.C: 1, .*such as \[1\]\."),
+        ({"grid": {"logistic": {"C": "auto"}}}, r"C: 'auto', .*such as \['auto'\]\."),
+        ({"grid": {"logistic": {"C": {1: 2}}}}, r"C: \{1: 2\}, expected a list"),
+        ({"sizes": 20}, "sizes: 20, expected numbers of images"),
+        ({"sizes": "20"}, "sizes: '20', expected numbers of images"),
+        ({"sizes": [20.5]}, "sizes: 20.5, expected whole numbers above 0"),
+        ({"sizes": [True]}, "sizes: True, expected whole numbers above 0"),
+        ({"workers": 0}, "workers: 0, expected a whole number above 0"),
+        ({"workers": "2"}, "workers: '2', expected a whole number above 0"),
+        ({"select": None}, "select: None, expected one of"),
+        ({"select": ["f1"]}, r"select: \['f1'\], expected one of"),
+        ({"out": 5}, "folder: 5, expected a path"),
+        ({"out": ""}, "folder: '', expected a path"),
+        ({"data": "store.h5"}, r"data: str, expected what Task\(\).select\(store\) returns"),
+        ({"data": [None]}, "data: NoneType, expected what"),
         ({"grid": {"dens": {}}}, "unknown head 'dens'.*Did you mean dense"),
         ({"grid": {"dense": {"dropuot": [1]}}}, "no parameter 'dropuot'.*Did you mean dropout"),
         ({"grid": {"dense": {"random_state": [1]}}}, "Use seeds"),
         ({"grid": {"dense": {"l2": []}}}, "expected a list of values"),
         ({"grid": {"dense": {"dropout": [0.5, 1.5]}}}, "dropout=1.5, expected a number from 0 to"),
         ({"grid": {"logistic": {"C": ["auto", -1]}}}, "C=-1, expected 'auto' or a number above 0"),
-        ({"sizes": [0]}, "sizes: 0, expected 1 to"),
+        ({"sizes": [0]}, "sizes: 0, expected whole numbers above 0"),
         ({"sizes": [10**6]}, "training images"),
         ({"sizes": [1]}, "too few for an image of"),
     ],
 )
 def test_a_bad_plan_is_refused_before_the_first_fit(data, tmp_path, arguments, message):
     with pytest.raises(OptionError, match=message):
-        compare(data, heads(), out=tmp_path / "new", **arguments)
+        compare(**{"data": data, "heads": heads(), "out": tmp_path / "new", **arguments})
     assert Dense.fits == 0
     assert not (tmp_path / "new").exists()
 

@@ -16,7 +16,8 @@ from fer_features.errors import RunError, TaskError
 from fer_features.experiment.drawing import count_copies
 from fer_features.experiment.heads import LogisticHead
 from fer_features.experiment.result import Result, evaluate, fit_and_evaluate
-from fer_features.experiment.run_folder import SPLITS, check_free
+from fer_features.experiment.run_document import SPLITS
+from fer_features.experiment.run_folder import check_free
 from fer_features.experiment.scores import SCORES, by_emotion, decide, score
 from fer_features.experiment.task import Data, Split, Task
 from fer_features.faces.emotions import EMOTIONS
@@ -59,7 +60,12 @@ def drawn_data(classes: dict[str, Any], rows: int = 300) -> Data:
         "backbone": {},
         "dataset": {},
     }
-    return Data(task, **splits, classes=tuple(classes), split={"seed": np.int64(42)}, store=store)
+    sizes = {
+        part: {name: int((each.y == name).sum()) for name in classes}
+        for part, each in splits.items()
+    }
+    split = {"seed": np.int64(42), "sizes": sizes}
+    return Data(task, **splits, classes=tuple(classes), split=split, store=store)
 
 
 def fitted(data: Data) -> LogisticRegression:
@@ -198,7 +204,7 @@ def test_metrics_json_is_strict_json_without_nan(run):
     document = json.loads((run / "metrics.json").read_text(), parse_constant=refuse)
     assert (document["format"], document["format_version"]) == ("fer-features/result", 1)
     assert document["history"] == [{"C": 0.1, "val_log_loss": None}]
-    assert document["split"] == {"seed": 42}
+    assert document["split"]["seed"] == 42
     assert document["task"] == {"classes": {"up": ["happiness"], "down": ["anger"]}}
     assert document["seconds"]["fit"] == 0.25
     assert document["versions"]["numpy"] == np.__version__
@@ -220,7 +226,9 @@ def test_probabilities_of_a_float32_head_are_scored_as_they_are_kept(tmp_path):
 def test_a_head_of_other_classes_is_refused():
     data = drawn_data({"up": ["happiness"], "down": ["anger"]})
     other = drawn_data({"up": ["happiness"], "low": ["anger"]})
-    with pytest.raises(TaskError, match=r"fitted to the classes low, up, expected up, down\."):
+    with pytest.raises(
+        TaskError, match=r"fitted to the classes low, up, expected up, down\. Take the "
+    ):
         evaluate(fitted(other), data)
 
 
@@ -354,10 +362,16 @@ def swapped(table: pd.DataFrame) -> pd.DataFrame:
         (lambda run: edited(run, lambda d: d.update(format_version=2)), "2, this .* up to 1"),
         (lambda run: edited(run, lambda d: d.update(format_version="1")), "format_version '1'"),
         (lambda run: edited(run, lambda d: d.pop("scores")), "no 'scores'"),
-        (lambda run: edited(run, lambda d: d["scores"]["test"].pop("f1")), "no test 'f1'"),
-        (lambda run: edited(run, lambda d: d["scores"].update(test=[])), "no test 'accuracy'"),
-        (lambda run: edited(run, lambda d: d.update(task={})), "names no classes"),
-        (lambda run: edited(run, lambda d: d.update(seed="x")), "'seed' is not as the format"),
+        (
+            lambda run: edited(run, lambda d: d["scores"]["test"].pop("f1")),
+            r"test f1 null, expected 0\.\d+ as",
+        ),
+        (lambda run: edited(run, lambda d: d["scores"].update(test=[])), r"'scores.test' is \[\]"),
+        (lambda run: edited(run, lambda d: d.update(task={})), "no 'classes' in 'task'"),
+        (
+            lambda run: edited(run, lambda d: d.update(seed="x")),
+            "'seed' is \"x\", expected a whole number",
+        ),
         (lambda run: edited(run, lambda d: d["params"].update(C=math.nan)), "NaN is not a JSON"),
         (
             lambda run: edited(run, lambda d: d["scores"]["test"].update(accuracy=0.99)),
@@ -371,7 +385,7 @@ def swapped(table: pd.DataFrame) -> pd.DataFrame:
         (lambda run: rewritten(run, swapped), "validation confusion .* expected"),
         (
             lambda run: rewritten(run, lambda rows: rows.assign(predicted="none")),
-            r"predictions\.csv row 1: not a class, an answer and probabilities",
+            r"predictions\.csv row 1: not an emotion, a class, an answer and probabilities",
         ),
         (
             lambda run: rewritten(run, lambda rows: rows[rows["split"] != "test"]),

@@ -1,7 +1,9 @@
 """Any scikit-learn classifier as a head: its seeds, its validation rows, its answers, its file."""
 
 import json
+import random
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,10 @@ from sklearn.ensemble import (
     BaggingClassifier,
     HistGradientBoostingClassifier,
     RandomForestClassifier,
+    StackingClassifier,
     VotingClassifier,
 )
-from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import (
     FixedThresholdClassifier,
     GridSearchCV,
@@ -28,7 +31,7 @@ from sklearn.model_selection import (
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from support import TINY, noise_faces
@@ -44,9 +47,11 @@ from fer_features import (
     compare,
     evaluate,
     extract,
+    load_head,
 )
 from fer_features.errors import OptionError, RunError, TaskError
 from fer_features.experiment import fitting
+from fer_features.experiment.heads import Head
 from fer_features.experiment.result import fit_and_evaluate, score_test
 from fer_features.experiment.task import Data
 
@@ -86,11 +91,13 @@ NESTED = {
 
 
 @pytest.mark.parametrize("name", NESTED)
-def test_every_part_that_draws_is_seeded(data: Data, name: str) -> None:
+def test_every_part_that_draws_is_seeded(
+    data: Data, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     head = NESTED[name]
     before = repr(head)
     assert fitting.is_random(head)
-    assert fitting.unseeded(head) == []
+    monkeypatch.setattr(fitting, "_global_seed", lambda seed: nullcontext())
 
     def said(seed: int) -> Any:
         np.random.seed(None)  # noqa: NPY002  # what is not seeded draws from here
@@ -107,16 +114,43 @@ def test_every_part_that_draws_is_seeded(data: Data, name: str) -> None:
         assert not one.predictions.equals(other.predictions)
 
 
-def test_what_no_seed_reaches_is_said(data: Data) -> None:
-    head = GridSearchCV(
-        Pipeline([("last", GaussianNB())]),
-        {"last": [RandomForestClassifier(2), GaussianNB()]},
-        cv=2,
-    )
-    assert fitting.unseeded(head) == ["param_grid"]
-    results = compare(data, {"searched": head}, seeds=[0])
-    assert (results[0].random, results[0].unseeded) == (True, ["param_grid"])
-    assert "Not seeded: param_grid of searched" in results.notices()[0]
+class Drawing(GaussianNB):
+    """A classifier that draws from the global generators, and has no seed."""
+
+    def fit(self, X: Any, y: Any) -> Any:
+        shift = np.random.normal(size=X.shape) + random.random()  # noqa: NPY002
+        return super().fit(X + shift, y)
+
+    def predict_proba(self, X: Any) -> Any:
+        return super().predict_proba(X + np.random.normal(size=X.shape))  # noqa: NPY002
+
+
+def searched_forests() -> GridSearchCV:
+    tried = {"last": [RandomForestClassifier(2), RandomForestClassifier(3)]}
+    return GridSearchCV(Pipeline([("last", GaussianNB())]), tried, cv=2, n_jobs=2)
+
+
+@pytest.mark.parametrize("make", [Drawing, searched_forests])
+def test_what_has_no_seed_of_its_own_draws_by_the_fits_seed_with_any_workers(
+    data: Data, make: Any
+) -> None:
+    before = np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    found = [compare(data, {"h": make()}, seeds=range(2), workers=n) for n in (1, 2)]
+    for one, two in zip(*found, strict=True):
+        assert one.predictions.equals(two.predictions)
+    first, second = found[0]
+    assert [(r.seed, r.random) for r in (first, second)] == [(0, True), (1, True)]
+    own = [r.predictions[r.predictions["split"] == "validation"] for r in (first, second)]
+    assert not own[0]["p_up"].equals(own[1]["p_up"])
+    again = fit_and_evaluate(make(), data, seed=1)
+    assert again.seed == 1
+    assert list(again.predictions["p_up"]) == list(own[1]["p_up"])
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == before  # noqa: NPY002
+
+
+def test_a_seed_beside_another_one_of_the_head_is_refused(data: Data) -> None:
+    with pytest.raises(OptionError, match="seed: 1, expected 0 as the head has it"):
+        fit_and_evaluate(LogisticHead(), data, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +165,11 @@ def test_what_no_seed_reaches_is_said(data: Data) -> None:
         (KNeighborsClassifier(), False),
         (LogisticRegression(), True),
         (GridSearchCV(GaussianNB(), {}, cv=StratifiedKFold(3)), False),
+        (Drawing(), True),
+        (make_pipeline(StandardScaler(), Drawing()), True),
+        (make_pipeline(FunctionTransformer(lambda X: X), GaussianNB()), True),
+        (KNeighborsClassifier(metric=lambda a, b: abs(a - b).sum()), True),
+        (GridSearchCV(GaussianNB(), {"var_smoothing": [1e-9, 1.0]}), False),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -198,6 +237,14 @@ def test_a_classifiers_own_answers_are_scored_and_kept(data: Data, tmp_path: Pat
         (SGDClassifier(), "SGDClassifier as it is set has no predict_proba"),
         (VotingClassifier([("a", GaussianNB())], voting="hard"), "no predict_proba"),
         (make_pipeline(StandardScaler(), LinearSVC()), "Pipeline as it is set has no predict_pro"),
+        (RidgeClassifier(), "no predict_proba"),
+        (SVC(), "no predict_proba"),
+        (StackingClassifier([("a", GaussianNB())], LinearSVC()), "no predict_proba"),
+        (GridSearchCV(SVC(), {"C": [1.0, 2.0], "kernel": ["rbf", "linear"]}), "no predict_proba"),
+        (RandomizedSearchCV(LinearSVC(), {"C": [1.0, 2.0]}), "no predict_proba"),
+        (GridSearchCV(GaussianNB(), {}, refit=False), "no predict_proba"),
+        (FixedThresholdClassifier(LinearSVC()), "no predict_proba"),
+        (Head(), "h: a head read from a file, expected an unfitted classifier"),
         (StandardScaler(), "h: a StandardScaler, expected a scikit-learn classifier"),
         (GaussianNB, "h: the class GaussianNB, expected a scikit-learn classifier"),
         ("dense", "h: a str, expected a scikit-learn classifier"),
@@ -224,6 +271,40 @@ def test_a_setting_without_probabilities_is_refused_too(data: Data) -> None:
     compare(data, {"sgd": SGDClassifier(loss="log_loss")}, seeds=[0])
 
 
+STACK = StackingClassifier([("a", GaussianNB()), ("b", KNeighborsClassifier())])
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        STACK,
+        make_pipeline(StandardScaler(), STACK),
+        GridSearchCV(STACK, {"passthrough": [False, True]}, cv=2),
+        GridSearchCV(Pipeline([("last", LinearSVC())]), {"last": [GaussianNB()]}, cv=2),
+        RandomizedSearchCV(SGDClassifier(), {"loss": ["log_loss"]}, n_iter=1, cv=2),
+    ],
+    ids=lambda head: f"{type(head).__name__}",
+)
+def test_what_has_probabilities_once_it_is_fitted_is_not_refused(data: Data, head: Any) -> None:
+    assert not hasattr(head, "predict_proba")
+    (result,) = compare(data, {"h": head}, seeds=[0])
+    assert "test" in result.scores
+
+
+def test_a_search_that_settles_on_what_has_no_probabilities_is_one_line(data: Data) -> None:
+    tried = {"last": [RidgeClassifier(), DecisionTreeClassifier(max_depth=1, random_state=0)]}
+    best = GridSearchCV(
+        Pipeline([("last", LinearSVC())]),
+        tried,
+        cv=2,
+        refit=lambda found: 0,  # whatever it scores
+    )
+    with pytest.raises(OptionError, match=r"GridSearchCV as it is set has no predict_proba.*Calib"):
+        fit_and_evaluate(best, data)
+    with pytest.raises(OptionError, match="no predict_proba"):
+        evaluate(LinearSVC().fit(data.train.X, data.train.y), data)
+
+
 def test_answers_that_are_no_probabilities_or_no_classes_are_refused(data: Data) -> None:
     class Odd(GaussianNB):
         """Wrong on purpose, in the way that is named."""
@@ -238,7 +319,8 @@ def test_answers_that_are_no_probabilities_or_no_classes_are_refused(data: Data)
             return odd.get(self.way, said)
 
         def predict(self, X: Any) -> Any:
-            return np.full(len(X), "sideways") if self.way == "other" else super().predict(X)
+            odd = {"other": np.full(len(X), "sideways"), "tall": np.full((len(X), 1), "up")}
+            return odd[self.way] if self.way in odd else super().predict(X)
 
     fit_and_evaluate(Odd(), data)
     for way, message in {
@@ -247,6 +329,7 @@ def test_answers_that_are_no_probabilities_or_no_classes_are_refused(data: Data)
         "below": "Odd: says -",
         "wide": r"Odd: says probabilities of shape \(\d+, 3\), expected \(\d+, 2\)",
         "other": "Odd: answers 'sideways', expected up or down",
+        "tall": r"Odd: answers of shape \(\d+, 1\), expected \(\d+,\), one class an image",
     }.items():
         Odd.way = way
         with pytest.raises(OptionError, match=message):
@@ -283,6 +366,42 @@ def test_a_head_refuses_embeddings_of_another_network_or_other_features(
         evaluate(DenseHead(), data)
 
 
+@pytest.mark.parametrize("kind", [DenseHead, LogisticHead, KNeighborsClassifier])
+def test_a_head_of_a_run_that_is_fitted_again_is_another_fits(data: Data, kind: Any) -> None:
+    head = fit_and_evaluate(kind(), data).head()
+    assert head.fingerprint_ == TINY.fingerprint
+    other = replace(data, store=data.store | {"fingerprint": "f" * 64})
+    with pytest.raises(TaskError, match=r"or fit it to these\."):
+        evaluate(head, other)
+    head.fit(data.train.X, data.train.y)
+    assert evaluate(head, other).fingerprint == "f" * 64
+    if kind is not KNeighborsClassifier:
+        assert not hasattr(head, "fingerprint_")
+        assert not hasattr(head, "features_")
+
+
+def test_a_head_read_from_a_file_is_not_said_to_be_fitted_again(data: Data, tmp_path: Path) -> None:
+    fitted = LogisticHead(C=0.1).fit(data.train.X, data.train.y)
+    fitted.save(tmp_path / "head.keras", fingerprint="f" * 64)
+    head = load_head(tmp_path / "head.keras")
+    with pytest.raises(TaskError, match=r"or fit a DenseHead or a LogisticHead to these\."):
+        evaluate(head, data)
+    other = Task({"up": "happiness", "low": "fear"}).select(Store(data.store["path"]))
+    with pytest.raises(TaskError, match=r"Take the task that it was fitted to, or fit a DenseHea"):
+        evaluate(head, other)
+
+
+@pytest.mark.parametrize("head", [LogisticHead(C=0.1), KNeighborsClassifier(3)])
+def test_a_run_saved_again_takes_its_head_along(data: Data, tmp_path: Path, head: Any) -> None:
+    one = fit_and_evaluate(clone(head), data).save(tmp_path / "one")
+    two = Result.load(one).save(tmp_path / "two")
+    names = sorted(path.name for path in one.iterdir())
+    assert len(names) == 3
+    for name in names:
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+    assert evaluate(Result.load(two).head(), data).scores == Result.load(one).scores
+
+
 def test_a_head_of_another_run_or_one_to_be_trusted_is_refused(data: Data, tmp_path: Path) -> None:
     from skops.io import dump
 
@@ -293,7 +412,7 @@ def test_a_head_of_another_run_or_one_to_be_trusted_is_refused(data: Data, tmp_p
         Result.load(run).head()
     other = GaussianNB().fit(data.train.X, np.where(data.train.y == "up", "a", "b"))
     dump(other, run / "head.skops")
-    with pytest.raises(RunError, match="a head of the classes a, b, expected down, up"):
+    with pytest.raises(RunError, match=r"a head of the classes a, b, expected down, up .*Put back"):
         Result.load(run).head()
     dump(StandardScaler().fit(data.train.X), run / "head.skops")
     with pytest.raises(RunError, match="no fitted classifier"):
@@ -441,3 +560,27 @@ def test_fits_leave_the_threads_of_others_as_they_were(data: Data) -> None:
 def test_svc_is_fitted_with_probabilities_by_calibration(data: Data) -> None:
     results = compare(data, {"svc": CalibratedClassifierCV(SVC(), cv=2)}, seeds=range(2))
     assert [r.seed for r in results] == [0, 1]
+
+
+@pytest.mark.parametrize("given", [None, "faces.h5", (1, 2)])
+def test_what_is_no_data_or_no_classifier_is_refused(data: Data, given: Any) -> None:
+    head = LogisticHead(C=0.1).fit(data.train.X, data.train.y)
+    for call in (evaluate, fit_and_evaluate):
+        with pytest.raises(
+            OptionError, match=r"data: .*expected what Task\(\)\.select\(store\) re"
+        ):
+            call(head, given)
+    for head in (given, GaussianNB):
+        with pytest.raises(OptionError, match="expected a fitted scikit-learn classifier"):
+            evaluate(head, data)
+    with pytest.raises(OptionError, match="seeds: -1, expected"):
+        fit_and_evaluate(GaussianNB(), data, seed=-1)
+
+
+def test_a_history_of_another_form_is_left_out_of_the_run(data: Data, tmp_path: Path) -> None:
+    for noted in ({"loss": [1.0]}, [{"val_loss": 1.0}], "epochs", [1, 2], None, 5):
+        head = GaussianNB().fit(data.train.X, data.train.y)
+        head.history_ = noted
+        result = evaluate(head, data)
+        assert result.history == []
+    assert Result.load(result.save(tmp_path / "run")).history == []

@@ -95,7 +95,7 @@ def test_labels_that_are_mostly_others_are_doubted(folder, store, caplog, tmp_pa
     Task(labels=tmp_path / "other.csv").select(store)
     assert "(column label, sha256" in caplog.text
     assert "1 labels match no row" in caplog.text
-    assert "That is most of them: are the labels of this source?" in caplog.text
+    assert f"They differ in most of the {N} rows that have both: are they of this" in caplog.text
 
 
 def test_a_limited_store_joins_by_row(faces, folder, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,7 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from fer_features.errors import TaskError
-from fer_features.experiment.classes import DEFAULT_CLASSES
-from fer_features.experiment.task import Task
+from fer_features.experiment.task import DEFAULT_CLASSES, Task
 
 FER2013_COUNTS = (4953, 547, 5121, 8989, 6077, 4002, 6198)
 
@@ -267,4 +267,26 @@ def test_rows_that_cannot_serve_the_task_are_one_line_that_says_why(task, emotio
 def test_an_unlabelled_store_is_refused_by_its_path():
     store = ArrayStore(np.full(5, -1, np.int8), np.full(5, -1, np.int8), distinct(5))
     with pytest.raises(TaskError, match=r"^faces\.h5: no row has an emotion"):
+        Task().select(store)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": 5}, "labels: 5, expected the path of a file"),
+        ({"map": 5}, "map: 5, expected a mapping of words to emotions"),
+        ({"map": [("a",)]}, "map: .*expected a mapping of words to emotions"),
+        ({"per_class": np.array([1, 2])}, "per_class: .*expected a whole number above 0"),
+        ({"split": np.array([1, 2])}, "split: .*expected random or usage"),
+        ({"duplicates": ["drop"]}, "duplicates: .*expected drop or keep"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        Task(**options)
+
+
+@pytest.mark.parametrize("store", ["cache/fer.h5", None, 5])
+def test_what_is_no_store_is_refused(store: Any) -> None:
+    with pytest.raises(TaskError, match=r"store: .*expected a Store, such as Store\("):
         Task().select(store)

@@ -535,7 +535,7 @@ PLACES: dict[str, tuple[Callable[[Path], None], str, int]] = {
     ),
     "an unknown class below a usage": (
         with_folder("train/hapy/deep"),
-        f"{NO_EMOTION} train/hapy (did you mean 'happy'?) (2 images); {KNOWN}. Say what",
+        f"{NO_EMOTION} hapy (did you mean 'happy'?) (2 images, first in train); {KNOWN}. Say what",
         2,
     ),
     "a class by a number of no order": (with_folder("12"), f"{NO_EMOTION} 12 (2 images)", 2),

@@ -486,8 +486,8 @@ FOLDERS: dict[str, Folder] = {
         },
         said=(
             (
-                "faces: left out 2 files: test/suprise (2 files): a folder whose name is no"
-                f" emotion (did you mean 'surprise'?), {EXPECTED}"
+                "faces: left out 2 files: suprise (2 files, first in test): a folder whose name is"
+                f" no emotion (did you mean 'surprise'?), {EXPECTED}"
             ),
         ),
         out={"images in folders named suprise": 2},
@@ -641,7 +641,28 @@ REFUSED: dict[str, Refused] = {
     ),
     "a word misspelt in two usages": Refused(
         "train/happy/a.png train/hapy/b.png test/hapy/deep/c.png",
-        "faces: a folder whose name is no emotion: test/hapy (did you mean 'happy'?) (2 images); …",
+        "faces: a folder whose name is no emotion: hapy (did you mean 'happy'?) (2 images, first in"
+        " test); …",
+    ),
+    "another language below persons": Refused(
+        "S001/Angst/a.png S001/Wut/a.png S002/Angst/a.png S003/Angst/a.png",
+        "faces: folders whose names are no emotions: Angst (3 images, first in S001), Wut (1 image,"
+        f" first in S001); {EXPECTED}. {mapping('Angst')}",
+    ),
+    "another language below persons, some of it known": Refused(
+        "S001/Angst/a.png S001/happy/a.png S002/Angst/a.png S002/Wut/a.png S002/happy/b.png",
+        "faces: folders whose names are no emotions: Angst (2 images, first in S001), Wut (1 image,"
+        f" first in S002); {EXPECTED}. {mapping('Angst')}",
+    ),
+    "another language above persons": Refused(
+        "Angst/S001/a.png Angst/S002/a.png Wut/S001/a.png",
+        "faces: folders whose names are no emotions: Angst (2 images), Wut (1 image);"
+        f" {EXPECTED}. …",
+    ),
+    "persons by number": Refused(
+        "train/1/Angst/a.png train/2/Angst/a.png test/3/Wut/a.png",
+        "faces: folders whose names are no emotions: Angst (2 images, first in train/1), Wut (1"
+        f" image, first in test/3); {EXPECTED}. …",
     ),
     "Angst": Refused(
         "happy/a.png Angst/b.png",

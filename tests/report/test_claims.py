@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,8 +17,14 @@ from fer_features.experiment.result import Result
 from fer_features.experiment.scores import score
 from fer_features.experiment.statistics import Difference, estimate
 from fer_features.report.page import write_report
-from fer_features.report.summary import Pair, sections
-from fer_features.report.tables import pairs_table, score_table, settings_table, spread_table
+from fer_features.report.summary import SCORE_NAMES, Pair, sections
+from fer_features.report.tables import (
+    NOTHING,
+    pairs_table,
+    score_table,
+    settings_table,
+    spread_table,
+)
 from fer_features.report.words import answer, caution, notices, pairs_note, selection
 
 
@@ -157,7 +164,7 @@ def test_the_answer_leaves_out_images_that_leak(three, tmp_path):
     found = section.headlines[best.label]
     alone = [r.scores["test"]["unleaked"]["accuracy"] for r in best.results]
     assert found.value == pytest.approx(np.mean(alone))
-    assert section.accuracies(best) == pytest.approx(alone)
+    assert section.fits(best) == pytest.approx(alone)
     assert found.images == 90
     assert found.low < found.value < found.high
     said = answer(section)
@@ -175,7 +182,12 @@ def test_the_answer_leaves_out_images_that_leak(three, tmp_path):
     (notice,) = notices(fits, [section])
     assert notice.endswith("its test scores are too good. The answer leaves them out.")
     write_report(fits, tmp_path)
-    assert said in (tmp_path / "report.md").read_text()
+    text = (tmp_path / "report.md").read_text()
+    assert said in text
+    alone = best.unleaked("log_loss")
+    assert alone.low < alone.value < alone.high
+    cell = f"| {alone.value:.4f} ({alone.low:.4f}{NOTHING}{alone.high:.4f}) |"
+    assert cell in text[text.index("with and without the images that also occur") :]
 
 
 def test_where_it_is_not_known_which_images_leak_the_answer_has_no_interval(three, tmp_path):
@@ -196,15 +208,17 @@ def test_what_validation_chose_is_bold_and_named_by_its_score(three):
     def chosen(select: str) -> list[Result]:
         return [replace(r, selection={"score": select, "selected": True}) for r in three]
 
-    for select, said in (
-        ("log_loss", "log loss"),
-        ("balanced_accuracy", "balanced accuracy"),
-        ("roc_auc", "ROC AUC"),
+    for select, said, did in (
+        ("log_loss", "log loss", "classified"),
+        ("accuracy", "accuracy", "classified"),
+        ("balanced_accuracy", "balanced accuracy", "reached {value:.1%} balanced accuracy on the"),
+        ("roc_auc", "ROC AUC", "reached {value:.1%} ROC AUC on the"),
     ):
         (section,) = sections(chosen(select))
         means = {g.label: g.mean("validation", select) for g in section.groups}
         best = (min if select == "log_loss" else max)(means, key=means.__getitem__)
-        assert f"The {best} head, the best by validation {said}, classified" in answer(section)
+        did = did.format(value=section.headlines[best].value)
+        assert f"The {best} head, the best by validation {said}, {did} " in answer(section)
         test = score_table(section)
         bold = [cell.text for row in test.rows for cell in row if cell.chosen]
         assert bold == [best]
@@ -213,6 +227,115 @@ def test_what_validation_chose_is_bold_and_named_by_its_score(three):
     assert sections(three)[0].select == "log_loss"
     (alone,) = sections(three[2:])
     assert not any(cell.chosen for row in score_table(alone).rows for cell in row)
+
+
+@pytest.mark.parametrize("select", ["balanced_accuracy", "f1", "roc_auc", "average_precision"])
+def test_the_answer_is_in_the_score_that_was_asked_for(three, tmp_path, select):
+    chosen = [replace(r, selection={"score": select, "selected": True}) for r in three]
+    (section,) = sections(chosen)
+    assert section.score == select
+    best = section.ranked[0]
+    found = best.estimates[select]
+    said = answer(section)
+    assert f" reached {found.value:.1%} {SCORE_NAMES[select]} on the 120 test images (" in said
+    assert f"95% interval {found.low:.1%} to {found.high:.1%})" in said
+    assert section.fits(best) == best.values("test", select)
+    (pair,) = section.pairs
+    one, other = (group.mean("test", select) for group in section.ranked)
+    assert pair.difference.value == pytest.approx(one - other)
+    assert "right" not in pair.words
+    name, chance = section.chance
+    target = section.judged["target"]
+    constant = np.array([[float(c == name) for c in section.classes]] * len(target))
+    assert chance == score(list(target), constant, section.classes)[select]
+    write_report(chosen, tmp_path)
+    assert (tmp_path / f"{select.replace('_', '-')}.png").is_file()
+
+
+def test_of_unequal_classes_the_answer_is_balanced_accuracy(three):
+    def with_few(n: int, select: str) -> list[Result]:
+        found = []
+        for result in three:
+            rows = result.predictions
+            few = rows[(rows["split"] == "test") & (rows["target"] == "negative")].index[n:]
+            rows = rows.drop(few)
+            p = rows[[f"p_{name}" for name in result.classes]].to_numpy()
+            test = (rows["split"] == "test").to_numpy()
+            own = rows[test]
+            scores = score(list(own["target"]), p[test], result.classes, list(own["predicted"]))
+            selection = {"score": select, "selected": True}
+            scores = {**result.scores, "test": scores}
+            found.append(replace(result, predictions=rows, scores=scores, selection=selection))
+        return found
+
+    (section,) = sections(with_few(20, "log_loss"))
+    assert section.score == "balanced_accuracy"
+    said = answer(section)
+    value = section.ranked[0].mean("test", "balanced_accuracy")
+    assert f"reached {value:.1%} balanced accuracy on the " in said
+    assert "(each class counts alike, as they are of unequal size; mean" in said or (
+        "(each class counts alike, as they are of unequal size; 95%" in said
+    )
+    assert "Always answering one class would have 50.0%" in said
+    assert sections(with_few(20, "accuracy"))[0].score == "accuracy"  # asked for
+    assert sections(with_few(45, "log_loss"))[0].score == "accuracy"  # nearly equal
+    assert sections(with_few(0, "roc_auc"))[0].score == "accuracy"  # not known without a class
+
+
+def test_the_answer_gives_the_scores_of_all_heads(three):
+    others = [replace(three[2], label=f"other {i}") for i in range(7)]
+    (section,) = sections([*three, *others[:1]])
+    third = section.ranked[2]
+    said = answer(section)
+    assert f"; {third.label} {section.headlines[third.label].value:.1%}. Always" in said
+    (section,) = sections([*three, *others])
+    behind = [section.headlines[group.label].value for group in section.ranked[6:]]
+    assert f", 3 more {min(behind):.1%} to {max(behind):.1%}. Always" in answer(section)
+
+
+def test_until_test_is_scored_the_report_is_about_validation(three, tmp_path):
+    early = [
+        replace(
+            r,
+            scores={"validation": r.scores["validation"]},
+            predictions=r.predictions[r.predictions["split"] == "validation"],
+        )
+        for r in three
+    ]
+    (section,) = sections(early)
+    assert section.split == "validation"
+    best = section.ranked[0]
+    said = answer(section)
+    mean = best.mean("validation", "accuracy")
+    assert f"classified {mean:.1%} of the 120 validation images correctly" in said
+    assert said.endswith("The test images were not scored when this was written.")
+    assert "about other validation images" in caution(section)
+    assert "a little too good for that" in caution(section)
+    write_report(early, tmp_path)
+    assert pd.read_csv(tmp_path / "report.csv")["split"].unique().tolist() == ["validation"]
+    document = json.loads((tmp_path / "report.json").read_text())
+    assert {each["split"] for each in document["sections"]} == {"validation"}
+    text = (tmp_path / "report.md").read_text()
+    assert " --test" not in text
+    of_test = [line for line in text.splitlines() if re.search("(?i)test (images|score|acc)", line)]
+    assert len(of_test) == 3  # not scored, an empty column of every fit, how many leak
+    assert f"{best.estimates['f1'].low:.4f}" in text
+
+
+def test_parameters_are_spelt_as_the_commands_take_them(three, tmp_path):
+    given = {"hidden": [16, 8], "standardize": False, "class_weight": None}
+    fits = [replace(three[0], params={**given, "l2": l2}) for l2 in (0.001, 1e-5)]
+    fits += [replace(three[1], params={**given, "standardize": True, "l2": 0.001})]
+    (section,) = sections(fits)
+    assert [group.label for group in section.groups] == [
+        "dense (standardize=false, l2=0.001)",
+        "dense (standardize=false, l2=1e-05)",
+        "dense (standardize=true, l2=0.001)",
+    ]
+    write_report(fits, tmp_path)
+    assert "hidden=16x8, standardize=false, class\\_weight=none, l2=0.001" in (
+        (tmp_path / "report.md").read_text()
+    )
 
 
 def test_settings_are_ordered_by_the_score_that_selected(three):

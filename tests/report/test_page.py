@@ -287,7 +287,7 @@ def test_a_fit_given_twice_counts_once(two):
 def test_heads_level_at_the_shown_digit_are_called_level(two):
     twin = Result(**{**vars(two[2]), "label": "other"})
     said = answer(sections([two[2], twin])[0])
-    assert "as many as" in said
+    assert "level with" in said
     assert "no evidence that they differ" in said
 
 
@@ -342,8 +342,6 @@ def test_settings_that_were_not_selected_are_counted_and_tabulated(two, tmp_path
     assert "l2=9" not in page.text.split("Settings tried")[0]
     (twice,) = sections([*two, *dropped, *two, *dropped])
     assert len(twice.unselected) == 2
-    with pytest.raises(RunError, match="no run with test scores"):
-        write_report(dropped, tmp_path / "none")
 
 
 def test_faces_are_shown_only_when_given_and_are_found_by_digest(two, report, faces, tmp_path):
@@ -479,9 +477,9 @@ def test_more_data_helps_only_where_the_interval_and_several_seeds_say_so(two):
 
 def test_chance_is_named_as_what_it_is(two):
     section = sections(two)[0]
-    counts = section.test["target"].value_counts()
+    counts = section.rows["target"].value_counts()
     assert (counts.nunique() == 1) == ("as common among them as any other" in answer(section))
-    rows = section.test
+    rows = section.rows
     kept = rows[rows["target"] == "positive"]
     alone = sections([replace(two[2], predictions=kept)])[0]
     assert "“positive”, their most common class, would be right 100.0%" in answer(alone)
@@ -545,11 +543,13 @@ def test_leaked_test_images_get_a_table_with_and_without_them(two, report, tmp_p
     page = Page(write_report(leaky, tmp_path / "leaky"))
     after = page.text.split("with and without the images that also occur")[1][:300]
     assert "logistic 100" in after
-    assert f"{two[2].scores['test']['accuracy']:.4f} 0.1234" in after
+    found = sections([leaky])[0].groups[0].estimates["accuracy"]
+    with_all = f"{found.value:.4f} {found.low:.4f}{NOTHING}{found.high:.4f}"
+    assert f"{with_all} 0.1234" in after
 
 
 def test_no_runs_or_an_unwritable_folder_is_a_run_error(two, tmp_path):
-    with pytest.raises(RunError, match="no run with test scores, expected at least one"):
+    with pytest.raises(RunError, match="no run, expected at least one"):
         write_report([], tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
