@@ -131,11 +131,13 @@ def selection(section: Section) -> str:
         )
     left = sum(counts.values()) - len(section.groups)
     others = "one" if left == 1 else str(left)
+    unselected = len(section.unselected)
     return (
         f"{sum(counts.values())} settings were tried ({each}; {fits} fits in all). Each head's was "
         f"selected by its mean validation {SCORE_NAMES[section.select]}; the other {others} "
-        f"({len(section.unselected)} fits) never met the test images. Chosen among several, the "
-        "validation scores of the selected ones are a little too good; the test scores are not."
+        f"({unselected} fit{'s' * (unselected != 1)}) never met the test images. Chosen among "
+        "several, the validation scores of the selected ones are a little too good; the test "
+        "scores are not."
     )
 
 
