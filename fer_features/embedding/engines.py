@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -27,10 +28,11 @@ class Engine(Protocol):
 
     ``dimensions`` holds the length d of each output's vectors, by name. Calling it maps uint8
     (k, h, w) or (k, h, w, 3), for any k, to :data:`~fer_features.embedding.network.Outputs`; a
-    batch that does not fit is a MemoryError.
+    batch that does not fit is a MemoryError. ``most`` is how many images fit, as far as is known.
     """
 
     dimensions: dict[str, int]
+    most: int
 
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> Outputs: ...
 
@@ -50,6 +52,7 @@ class TensorFlowEngine:
             # TensorFloat-32 keeps 10 bits of each factor, which is not what float32 means.
             tf.config.experimental.enable_tensor_float_32_execution(False)
         self._traced = trace(spec, outputs)
+        self.most = sys.maxsize
         self.dimensions = self._traced.dimensions
         self._exhausted = tf.errors.ResourceExhaustedError
         self._constant = tf.constant
@@ -131,21 +134,26 @@ def engine_versions(engine: str) -> dict[str, str]:
 
 
 def embed(engine: Engine, pixels: npt.NDArray[np.uint8]) -> Outputs:
-    """Embed a batch, in halves of halves where it does not fit in memory whole.
+    """Embed a batch, in parts of what fits in memory where it does not fit whole.
 
     Raises
     ------
     MemoryError
         When a single image does not fit.
     """
-    try:
-        return engine(pixels)
-    except MemoryError:
-        if len(pixels) == 1:
-            raise
-    half = len(pixels) // 2
-    parts = embed(engine, pixels[:half]), embed(engine, pixels[half:])
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    parts: list[Outputs] = []
+    start = 0
+    while start < len(pixels):
+        part = pixels[start : start + engine.most]
+        try:
+            parts.append(engine(part))
+        except MemoryError:
+            if len(part) == 1:
+                raise
+            engine.most = len(part) // 2  # remembered: the next batch is not tried whole
+        else:
+            start += len(part)
+    return {name: np.concatenate([each[name] for each in parts]) for name in parts[0]}
 
 
 def _sees_gpu() -> bool:

@@ -14,7 +14,7 @@ import pytest
 from support import TINY, noise_faces
 
 from fer_features import BackboneSpec, extract
-from fer_features.embedding.engines import choose_engine, embed, load_engine
+from fer_features.embedding.engines import Engine, choose_engine, embed, load_engine
 from fer_features.embedding.network import Outputs
 from fer_features.embedding.openvino import compare_embeddings, network_facts
 from fer_features.errors import BackboneError, OptionError, StoreError
@@ -120,24 +120,33 @@ def test_engines_that_cannot_be_had_are_refused(engine: str, precision: str, mes
         choose_engine(engine, precision)
 
 
-def test_a_batch_that_does_not_fit_is_halved_until_it_does(tmp_path: Path) -> None:
+class Small:
+    """An engine in whose memory a few images fit."""
+
+    def __init__(self, run: Engine, fit: int) -> None:
+        self.run, self.fit = run, fit
+        self.dimensions, self.most = run.dimensions, run.most
+        self.sizes: list[int] = []
+
+    def __call__(self, pixels: np.ndarray) -> Outputs:
+        self.sizes.append(len(pixels))
+        if len(pixels) > self.fit:
+            raise MemoryError("full")
+        return self.run(pixels)
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_what_fits_is_remembered(
+    tmp_path: Path,
+) -> None:
     run = load_engine(TINY, ("final", "one"), "openvino", tmp_path)
-    sizes = []
-
-    def small(pixels: np.ndarray) -> Outputs:
-        sizes.append(len(pixels))
-        if len(pixels) > 3:
-            raise MemoryError
-        return run(pixels)
-
+    small = Small(run, 3)
     assert_agree(embed(small, PIXELS), run(PIXELS))
-    assert sizes[:3] == [20, 10, 5]
-
-    def never(pixels: np.ndarray) -> Outputs:
-        raise MemoryError("full")
-
+    assert small.sizes[:4] == [20, 10, 5, 2]
+    small.sizes.clear()
+    assert_agree(embed(small, PIXELS), run(PIXELS))
+    assert small.sizes == [2] * 10
     with pytest.raises(MemoryError, match="full"):
-        embed(never, PIXELS)
+        embed(Small(run, 0), PIXELS)
 
 
 @contextmanager
