@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from fer_features.experiment.task import Task
     from fer_features.faces.dataset import FaceDataset
     from fer_features.faces.reading import read_faces
+    from fer_features.prediction.classifier import Classifier
     from fer_features.report.page import write_report
 
 __version__ = metadata.version("fer-features")
 
 _HOMES = {
     "BackboneSpec": "embedding.backbone",
+    "Classifier": "prediction.classifier",
     "DenseHead": "experiment.heads",
     "FaceDataset": "faces.dataset",
     "FerFeaturesError": "errors",
@@ -42,6 +44,7 @@ _HOMES = {
 
 __all__ = [
     "BackboneSpec",
+    "Classifier",
     "DenseHead",
     "FaceDataset",
     "FerFeaturesError",

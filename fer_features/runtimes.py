@@ -25,7 +25,7 @@ def import_tensorflow() -> Any:
     else:
         # Read once, at import; a child process that inherited ours would seem to have asked.
         level = os.environ.get(LEVEL, "3")
-        quiet = nullcontext() if level == "0" else _native_stderr_silenced()
+        quiet = nullcontext() if level == "0" else native_stderr_silenced()
         # TensorFlow imports parts of Keras.
         with _environment(KERAS_BACKEND="tensorflow", **{LEVEL: level}), quiet:
             import tensorflow
@@ -141,7 +141,7 @@ def _environment(**values: str) -> Iterator[None]:
 
 
 @contextmanager
-def _native_stderr_silenced() -> Iterator[None]:
+def native_stderr_silenced() -> Iterator[None]:
     """Send file descriptor 2 to nowhere: C++ logs before their own level setting is read."""
     sys.stderr.flush()
     kept = os.dup(2)

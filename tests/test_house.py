@@ -7,7 +7,7 @@ from pathlib import Path
 import fer_features
 
 ROOT = Path(fer_features.__file__).parent
-ROOMS = ("faces", "sample", "embedding", "experiment", "report", "cli")
+ROOMS = ("faces", "sample", "embedding", "experiment", "prediction", "report", "cli")
 EVERYWHERE = ("errors", "runtimes")
 
 
@@ -45,7 +45,10 @@ def test_experiment_knows_the_store_alone_and_report_knows_results_alone() -> No
             assert name != "h5py" or path.stem == "head_file", path  # no stores: a Keras file
     for path in (ROOT / "report").glob("*.py"):
         for name in imports(path):
-            assert not name.startswith(("fer_features.embedding", "h5py")), f"{path} imports {name}"
+            below = ("fer_features.embedding", "fer_features.prediction", "h5py")
+            assert not name.startswith(below), f"{path} imports {name}"
+    for path in (ROOT / "prediction").glob("*.py"):
+        assert not any("fer_features.report" in name for name in imports(path)), path
 
 
 def test_modules_import_each_other_one_way() -> None:
@@ -69,7 +72,10 @@ def test_modules_import_each_other_one_way() -> None:
 
 def test_slow_libraries_are_not_imported_at_the_top_of_a_module() -> None:
     for path in [*modules(), ROOT / "runtimes.py", ROOT / "errors.py"]:
-        slow = {"tensorflow", "keras", "openvino", "nncf", "distributed"}
+        slow = {
+            "tensorflow", "keras", "openvino", "nncf", "distributed", "cv2", "onnx",
+            "onnxruntime", "tf2onnx", "ai_edge_litert",
+        }  # fmt: skip
         assert not slow & {name.split(".")[0] for name in imports(path, top_level_only=True)}, path
 
 

@@ -121,8 +121,6 @@ def choose_engine(engine: str, precision: str = "float32") -> str:
             "precision: int8 needs the openvino engine. Install fer-features[int8] and leave "
             "--engine at auto."
         )
-    if precision == "int8" and importlib.util.find_spec("nncf") is None:
-        raise OptionError("precision: int8 needs nncf. Install fer-features[int8].")
     if engine != "auto":
         return engine
     return "openvino" if installed and (precision == "int8" or not _sees_gpu()) else "tensorflow"

@@ -108,7 +108,7 @@ def converted_network(
             return _without_others(model, outputs), facts["outputs"]
     path = _converted_path(spec, outputs, folder)
     traced = trace(spec, outputs)
-    log.info("converting the network for OpenVINO, once: kept as %s", path)
+    log.info("converting the network for OpenVINO")
     try:
         model = import_openvino().convert_model(traced.graph)
     except Exception as error:  # of many kinds, and at length
@@ -123,13 +123,25 @@ def converted_network(
             output.get_tensor().add_names(names)
         else:  # of a swish, whose own gradient the conversion takes for an output
             model.remove_result(output.get_node())
-    write_network(model, path, {"fingerprint": spec.fingerprint, "outputs": traced.dimensions})
+    facts = {"fingerprint": spec.fingerprint, "outputs": traced.dimensions}
+    try:
+        write_network(model, path, facts)
+        log.info("the converted network is kept as %s", path)
+    except OSError as error:
+        log.warning(
+            "%s: the converted network cannot be kept (%s), and is converted again next time",
+            path,
+            error.strerror or error,
+        )
     return model, traced.dimensions
 
 
 def is_converted(spec: BackboneSpec, outputs: Sequence[str], folder: Path) -> bool:
     """Tell whether a network needs no weights any more; its content is checked when it is read."""
-    return spec.quantised is not None or bool(_converted(spec, outputs, folder))
+    if spec.quantised is not None:
+        kept = _kept_quantised(spec, folder)
+        return any(facts["sha256"] == spec.quantised for _, facts in kept)
+    return bool(_converted(spec, outputs, folder))
 
 
 def quantise(spec: BackboneSpec, faces: FaceDataset, folder: Path) -> BackboneSpec:
@@ -222,17 +234,28 @@ def write_network(model: Any, path: Path, facts: dict[str, Any]) -> str:
 
     The last is written last and holds the sha256 of the other two, so a network counts as there
     only when it is whole. Returns that sha256, in hex.
+
+    Raises
+    ------
+    OSError
+        When it cannot be written; nothing of it stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name of its own for each process: two may convert the same network at the same time.
     new = path.with_name(f".{os.getpid()}-{path.name}")
-    import_openvino().save_model(model, new, compress_to_fp16=False)
-    sha256 = _network_sha256(new)
-    new.with_suffix(".bin").replace(path.with_suffix(".bin"))
-    new.replace(path)
-    note = new.with_suffix(".json")
-    note.write_text(json.dumps({**facts, "sha256": sha256}, indent=1) + "\n")
-    note.replace(path.with_suffix(".json"))
+    files = [new.with_suffix(suffix) for suffix in (".bin", ".xml", ".json")]
+    try:
+        try:
+            import_openvino().save_model(model, new, compress_to_fp16=False)
+        except RuntimeError as error:  # of a full disk, too
+            raise OSError(" ".join(str(error).split())[:80]) from error
+        sha256 = _network_sha256(new)
+        files[-1].write_text(json.dumps({**facts, "sha256": sha256}, indent=1) + "\n")
+        for file in files:
+            file.replace(path.with_suffix(file.suffix))
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)
     return sha256
 
 
@@ -310,8 +333,8 @@ def _quantised(
                 )
             return path, facts
     raise BackboneError(
-        f"{folder}: no quantised network of sha256 {spec.quantised}, which this store's "
-        "embeddings are of. Put its int8-… files there, or extract into another folder."
+        f"{folder}: no quantised network of sha256 {spec.quantised}, expected the one that the "
+        "embeddings are of. Put its int8-… files there, or extract anew into another folder."
     )
 
 

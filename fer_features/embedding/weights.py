@@ -378,6 +378,10 @@ def inspect_weights_file(path: Path, application: Application) -> None:
                     raise ValueError(f"{array.name} holds no numbers")
                 if not np.isfinite(array[()]).all():
                     raise BackboneError(f"{path}: {array.name} holds numbers that are not finite.")
+    except FileNotFoundError as error:
+        raise BackboneError(
+            f"{path}: no such file, expected weights that Keras wrote. Check the path."
+        ) from error
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise BackboneError(
             f"{path}: cannot be read as an HDF5 weights file ({_short(error)}). It may be cut "

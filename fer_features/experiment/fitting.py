@@ -341,8 +341,9 @@ def kept(folder: Path, classes: Sequence[str]) -> Any:
     path = kept_file(folder)
     if path is None:
         raise RunError(
-            f"{folder}: no fitted head, expected {KERAS_FILE} or {SKOPS_FILE}. Fit it again, with "
-            "--test for its test scores; a classifier that skops would have to trust is not kept."
+            f"{folder}: no fitted head, expected {KERAS_FILE} or {SKOPS_FILE}: a classifier that "
+            "skops would have to trust, such as a forest, is not kept. Fit another one, or this "
+            "one again, with --test for its test scores."
         )
     head = load_head(path) if path.name == KERAS_FILE else _read_skops(path)
     found = [str(name) for name in head.classes_]

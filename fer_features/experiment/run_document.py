@@ -156,8 +156,8 @@ def read_document(folder: Path) -> dict[str, Any]:
     if not place.is_file():
         only = "a report alone, " if (folder / "report.json").is_file() else ""
         raise RunError(
-            f"{folder}: {only}no metrics.json, expected the folder of a run. Name runs or "
-            "comparisons, such as runs/0001-dense."
+            f"{folder}: {only}no metrics.json, expected the folder of a run. Name one, "
+            "such as runs/0001-dense."
         )
     try:
         document = read_json(place)

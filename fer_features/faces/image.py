@@ -7,7 +7,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Container, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,10 +63,16 @@ _LONG = 2  # seconds from which on other processes are worth their start
 
 
 class Decoded(NamedTuple):
-    """An image's pixels, uint8 (size, size) or (size, size, 3), and whether it was square."""
+    """An image's pixels, uint8 (h, w) or (h, w, 3), the size it had, and its number of frames."""
 
     pixels: npt.NDArray[np.uint8]
-    square: bool
+    width: int
+    height: int
+    frames: int
+
+    @property
+    def square(self) -> bool:
+        return self.width == self.height
 
 
 def decode_image(data: bytes, size: int = SIDE, color: bool = False) -> npt.NDArray[np.uint8]:
@@ -111,24 +117,47 @@ def remarks_ignored() -> Iterator[None]:
         yield
 
 
-def decode(data: bytes, size: int, color: bool) -> Decoded:
-    """Do what :func:`decode_image` does, within :func:`remarks_ignored`."""
+def decode(
+    data: bytes, size: int | tuple[int, int], color: bool, first_frame: bool = False
+) -> Decoded:
+    """Do what :func:`decode_image` does, within :func:`remarks_ignored`.
+
+    ``size`` may be a height and a width; with ``first_frame`` that one is taken of several.
+    """
+    with opened_image(data, first_frame) as (image, frames):
+        return Decoded(face(image, size, color), image.width, image.height, frames)
+
+
+@contextmanager
+def opened_image(data: Any, first_frame: bool = False) -> Iterator[tuple[Any, int]]:
+    """Give a file's upright Pillow image and its number of frames, within :func:`remarks_ignored`.
+
+    ``data`` is the file's content; or a Pillow image, at the frame where it stands.
+
+    Raises
+    ------
+    RowError
+        As :func:`decode_image`; also where the image turns out damaged while it is used.
+    """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    if not data:
+    is_file = isinstance(data, bytes)
+    if is_file and not data:
         raise RowError("an empty file, expected an image")
-    if stands_for := in_words(data[:64]):
+    if is_file and (stands_for := in_words(data[:64])):
         what, remedy = stands_for
         raise RowError(f"{what}, expected an image ({remedy})")
     try:
-        with Image.open(io.BytesIO(data), formats=readable()) as image:
-            frames = getattr(image, "n_frames", 1)
+        opened = Image.open(io.BytesIO(data), formats=readable()) if is_file else nullcontext(data)
+        with opened as image:
+            frames = getattr(image, "n_frames", 1) if is_file else 1
             # A camera's MPO file is a JPEG photo followed by previews of it.
-            if frames > 1 and image.format != "MPO":
+            frames = 1 if image.format == "MPO" else frames
+            if frames > 1 and not first_frame:
                 raise RowError(
                     f"{frames} frames, expected a single image", "images of several frames"
                 )
-            return _face(ImageOps.exif_transpose(image), size, color)
+            yield ImageOps.exif_transpose(image), frames
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RowError(
             f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, expected a picture of a face"
@@ -146,9 +175,20 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-def _face(image: Any, size: int, color: bool) -> Decoded:
-    """Turn a Pillow image of any mode and size into pixels."""
+def face(image: Any, size: int | tuple[int, int], color: bool) -> npt.NDArray[np.uint8]:
+    """Turn a Pillow image of any mode and size into pixels, as :func:`decode_image` does."""
     from PIL import Image, ImageOps
+
+    image = plain(image, color)
+    height, width = (size, size) if isinstance(size, int) else size
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    return np.array(image, dtype=np.uint8)
+
+
+def plain(image: Any, color: bool) -> Any:
+    """Return a Pillow image of any mode as one of mode RGB, or L, in its own size."""
+    from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":
         image = Image.fromarray(_eight_bits(np.asarray(image), image.mode))
@@ -158,11 +198,7 @@ def _face(image: Any, size: int, color: bool) -> Decoded:
         image = Image.alpha_composite(white, image)
     if image.mode not in ("L", "1", "RGB"):
         image = image.convert("RGB")
-    image = image.convert("RGB" if color else "L")
-    square = image.width == image.height
-    if image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
-    return Decoded(np.array(image, dtype=np.uint8), square)
+    return image.convert("RGB" if color else "L")
 
 
 def _eight_bits(values: npt.NDArray[Any], mode: str) -> npt.NDArray[np.uint8]:
@@ -182,7 +218,12 @@ class ImageFile(NamedTuple):
 
 
 def read_images(
-    folder: Path, paths: Sequence[str], chosen: Container[str], size: int, color: bool
+    folder: Path,
+    paths: Sequence[str],
+    chosen: Container[str],
+    size: int | tuple[int, int],
+    color: bool,
+    first_frame: bool = False,
 ) -> Generator[ImageFile, None, None]:
     """Read every file once and decode the chosen ones, on all cores; they come in order.
 
@@ -197,34 +238,32 @@ def read_images(
     )
     started, done = time.perf_counter(), 0
     for block in blocks:
-        yield from _read_block(folder, block, size, color)
+        yield from _read_block(folder, block, size, color, first_frame)
         done += len(block)
         left = (time.perf_counter() - started) / done * (len(paths) - done)
         if left > _LONG and cpu_count() > 1:
             break
-    calls = (delayed(_read_block)(folder, block, size, color) for block in blocks)
+    calls = (delayed(_read_block)(folder, block, size, color, first_frame) for block in blocks)
     if done < len(paths):
         parallel = Parallel(n_jobs=cpu_count(), return_as="generator", pre_dispatch="2*n_jobs")
         for files in parallel(calls):
             yield from files
 
 
-def _read_block(
-    folder: Path, block: Sequence[tuple[str, bool]], size: int, color: bool
-) -> list[ImageFile]:
-    """Read some files, and decode those to be decoded."""
+def _read_block(folder: Path, block: Sequence[tuple[str, bool]], *form: Any) -> list[ImageFile]:
+    """Read some files, and decode those to be decoded; ``form`` is :func:`decode`'s."""
     with remarks_ignored():
-        return [_read_image(folder, path, is_chosen, size, color) for path, is_chosen in block]
+        return [_read_image(folder, path, is_chosen, *form) for path, is_chosen in block]
 
 
-def _read_image(folder: Path, path: str, is_chosen: bool, size: int, color: bool) -> ImageFile:
+def _read_image(folder: Path, path: str, is_chosen: bool, *form: Any) -> ImageFile:
     data, error = content(folder / path)
     image: Decoded | RowError | None = None
     if is_chosen:
         try:
             if error is not None:
                 raise RowError(f"cannot be read ({error.strerror})")
-            image = decode(data, size, color)
+            image = decode(data, *form)
         except RowError as finding:
             image = finding
     return ImageFile(path, hashlib.sha256(data).digest(), image)

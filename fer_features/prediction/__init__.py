@@ -1,0 +1,1 @@
+"""What is taken away: a run made whole, from photographs to probabilities."""

@@ -1,0 +1,368 @@
+"""A run made whole: its backbone and its head, from photographs to class probabilities."""
+
+import logging
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from tqdm.auto import tqdm
+
+from fer_features.embedding.backbone import BackboneSpec
+from fer_features.embedding.engines import Engine, choose_engine, embed, load_engine
+from fer_features.embedding.openvino import is_converted
+from fer_features.errors import (
+    FerFeaturesError,
+    OptionError,
+    SourceError,
+)
+from fer_features.experiment.run_head import RunHead, load_run_head
+from fer_features.faces.dataset import ImageForm, form_name
+from fer_features.prediction.detection import Box, Detector
+from fer_features.prediction.images import Images, Item, check_images, read_items
+from fer_features.prediction.run_backbone import run_spec, with_checked_files
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+UNSURE = "unsure"
+"""The answer where no class is probable enough."""
+
+BATCH = 64
+
+
+class Answer(NamedTuple):
+    """What a classifier says of one face.
+
+    Parameters
+    ----------
+    source : str
+        The image: its path, ``TABLE:ROW``, or its position among the images that were given.
+    predicted : str, optional
+        A class name, or ``"unsure"``; None where ``finding`` says why there is no answer.
+    probability : float
+        Of the class that the head predicts, also where that is left unsaid as unsure; NaN without
+        an answer.
+    probabilities : float64 (k,)
+        Of each class, in their order.
+    box : Box, optional
+        Where the face is in a photograph: left, top, width and height in pixels.
+    finding : str
+        What is wrong with the image; empty where nothing is.
+    is_bad : bool
+        Whether the image cannot be read; False where no face was found in it.
+    """
+
+    source: str
+    predicted: str | None
+    probability: float
+    probabilities: npt.NDArray[np.float64]
+    box: Box | None = None
+    finding: str = ""
+    is_bad: bool = False
+
+
+class Classifier:
+    """Backbone and head of a run, together; :meth:`load` makes one.
+
+    Attributes
+    ----------
+    run : Path
+        The run's folder.
+    classes : tuple of str
+        Class names, the positive one first.
+    spec : BackboneSpec
+        The network; its ``image`` is the form of the pixels that it takes.
+    features : str
+        Which of its outputs the head is given.
+    temperature : float
+        By which the logarithms of the head's probabilities are divided; 1 changes nothing.
+    """
+
+    def __init__(
+        self, run: Path, head: RunHead, spec: BackboneSpec, engine: str, temperature: float
+    ) -> None:
+        self.run = run
+        self.head = head
+        self.spec = spec
+        self.engine = engine
+        self.temperature = temperature
+        self.label: str = head.label
+        self.classes: tuple[str, ...] = head.classes
+        self.features: str = head.features
+
+    @classmethod
+    def load(
+        cls,
+        run: str | os.PathLike[str],
+        *,
+        backbone: str | os.PathLike[str] | None = None,
+        weights: str | os.PathLike[str] | None = None,
+        engine: str = "auto",
+        calibrate: bool = True,
+    ) -> "Classifier":
+        """Put a run's head on its backbone.
+
+        Files of the network are looked for where the run's store had them, ImageNet's weights
+        where Keras keeps them. A network that OpenVINO converted before, for the store or for this
+        run, needs none of them and no TensorFlow; one that it converts now is kept in the run's
+        folder.
+
+        Parameters
+        ----------
+        run : path-like
+            A folder that ``fer-fit-head``, or :meth:`Result.save`, wrote, or a comparison's fit.
+        backbone, weights : path-like, optional
+            The network's ``.keras`` file, or its weights, where they lie elsewhere now.
+        engine : {"auto", "tensorflow", "openvino"}
+            What executes the network.
+        calibrate : bool
+            Divide the logarithms of the head's probabilities by the temperature that the run has
+            from its validation images. It changes no answer, only how sure it is.
+
+        Raises
+        ------
+        RunError
+            The folder holds no run, or no head.
+        BackboneError
+            The network cannot be had, or what is given is another one.
+        OptionError
+            The engine is unknown or not installed.
+        """
+        folder = Path(run)
+        head = load_run_head(folder)
+        spec = run_spec(head, backbone, weights)
+        engine = choose_engine(engine, spec.precision)
+        found = cls(folder, head, spec, engine, head.temperature if calibrate else 1.0)
+        if not (spec.quantised or (engine == "openvino" and found._is_converted)):
+            found.spec = with_checked_files(spec)
+        return found
+
+    def __repr__(self) -> str:
+        return (
+            f"Classifier({str(self.run)!r}: {self.label} on {self.features} of "
+            f"{self.spec.name}, {form_name(self.image)} to {', '.join(self.classes)})"
+        )
+
+    @property
+    def image(self) -> ImageForm:
+        """Height, width and channels (1 grey, 3 colour) of the pixels that it takes."""
+        return self.spec.image
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The network's outputs that the head is given, in their order."""
+        return tuple(self.features.split("+"))
+
+    def predict(
+        self,
+        images: Images,
+        *,
+        detect: bool = False,
+        min_probability: float = 0.0,
+        progress: bool = False,
+    ) -> "pd.DataFrame":
+        """Classify images of any kind and size, read as the run's own were.
+
+        Parameters
+        ----------
+        images : path, Pillow image, array, bytes, binary file, or a list of those
+            A path is an image, a folder of them, or a CSV, Parquet or NumPy file of pixels. An
+            array is uint8, 0 to 255, (h, w) or (h, w, 3), or several of them. Of an image that is
+            not square the middle is taken.
+        detect : bool
+            Find the faces in each image first: a line a face.
+        min_probability : float
+            Below this probability, 0 to 1, the answer is ``"unsure"``.
+        progress : bool
+            Show a bar on standard error.
+
+        Returns
+        -------
+        DataFrame
+            A line a face: ``source``; with ``detect`` its ``left``, ``top``, ``width`` and
+            ``height`` in pixels; ``predicted``, its ``probability``, and ``p_CLASS`` for each
+            class, float64. An image that cannot be read, or without a face, has a line without an
+            answer, ``finding`` says why, and a warning is logged.
+
+        Raises
+        ------
+        SourceError
+            A path is missing, a folder holds no images, or a table other pixels.
+        OptionError
+            A bad ``min_probability``, or no detector is installed.
+        """
+        import pandas as pd
+
+        rows = []
+        for answer in self.stream(
+            images, detect=detect, min_probability=min_probability, progress=progress
+        ):
+            if answer.finding:
+                log.warning("%s: %s", answer.source, answer.finding)
+            rows.append([*self.row(answer, detect).values(), answer.finding])
+        lines = pd.DataFrame(rows, columns=[*self.columns(detect), "finding"])
+        return lines if lines["finding"].any() else lines.drop(columns="finding")
+
+    def columns(self, detect: bool = False) -> list[str]:
+        """Return what :meth:`predict` names its columns, ``finding`` aside."""
+        box = Box._fields if detect else ()
+        return ["source", *box, "predicted", "probability", *(f"p_{c}" for c in self.classes)]
+
+    def row(self, answer: Answer, detect: bool = False) -> dict[str, Any]:
+        """Return an answer as :meth:`predict` has it in a line, by column."""
+        box = (answer.box or [None] * len(Box._fields)) if detect else ()
+        p = answer.probabilities.tolist()
+        values = [answer.source, *box, answer.predicted, answer.probability, *p]
+        return dict(zip(self.columns(detect), values, strict=True))
+
+    def stream(
+        self,
+        images: Images,
+        *,
+        detect: bool = False,
+        min_probability: float = 0.0,
+        progress: bool = False,
+    ) -> Iterator[Answer]:
+        """Yield an :class:`Answer` for each face, as :meth:`predict`, in bounded memory.
+
+        What can be said of the call as a whole is raised by the call, not by the first answer.
+        """
+        _check_probability(min_probability)
+        detector = Detector() if detect else None
+        checked = check_images(images)
+        self._network  # noqa: B018  # loaded, or refused, before the first image is read
+        return self._stream(checked, detector, min_probability, progress)
+
+    def predict_pixels(
+        self, pixels: npt.NDArray[np.uint8], *, min_probability: float = 0.0
+    ) -> "pd.DataFrame":
+        """Classify faces that have the run's form already.
+
+        Parameters
+        ----------
+        pixels : uint8 (n, h, w) or (n, h, w, 3), 0 to 255
+            Faces, of the form that ``image`` says.
+        min_probability : float
+            As :meth:`predict` has it.
+
+        Returns
+        -------
+        DataFrame
+            A line a face: ``predicted``, ``probability`` and ``p_CLASS`` for each class.
+
+        Raises
+        ------
+        SourceError
+            Pixels of another type or form.
+        """
+        import pandas as pd
+
+        _check_probability(min_probability)
+        height, width, channels = self.image
+        shape = (height, width) if channels == 1 else self.image
+        is_right = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8
+        if not is_right or pixels.ndim != len(shape) + 1 or pixels.shape[1:] != shape:
+            found = getattr(pixels, "dtype", type(pixels).__name__), getattr(pixels, "shape", ())
+            raise SourceError(
+                f"pixels: {found[0]} {found[1]}, expected uint8 (n, "
+                f"{', '.join(map(str, shape))}). Bring them to that form, or pass images to "
+                "predict."
+            )
+        items = [Item(str(i), each) for i, each in enumerate(pixels)]
+        rows = [
+            self.row(answer)
+            for start in range(0, len(items), BATCH)
+            for answer in self._answers(items[start : start + BATCH], min_probability)
+        ]
+        return pd.DataFrame(rows, columns=self.columns()).drop(columns="source")
+
+    def export(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> float | None:
+        """Write backbone, preprocessing, head and temperature as one file.
+
+        See :func:`fer_features.prediction.export.export`, which says what is in it, what is
+        returned and which errors there are.
+
+        Parameters
+        ----------
+        path : path-like
+            A name that ends in ``.keras``, ``.onnx``, ``.xml`` (OpenVINO) or ``.tflite``.
+        overwrite : bool
+            Replace a file that is there.
+        """
+        from fer_features.prediction.export import export
+
+        return export(self, path, overwrite=overwrite)
+
+    @cached_property
+    def network_folder(self) -> Path:
+        """Where the converted network is, or is to be."""
+        beside = Path(self.head.store.get("path", "")).parent
+        for folder in (self.run, beside):
+            if is_converted(self.spec, self.outputs, folder):
+                return folder
+        return self.run
+
+    @property
+    def _is_converted(self) -> bool:
+        return is_converted(self.spec, self.outputs, self.network_folder)
+
+    @cached_property
+    def _network(self) -> Engine:
+        return load_engine(self.spec, self.outputs, self.engine, self.network_folder)
+
+    def _stream(
+        self, images: list[Any], detector: Detector | None, least: float, progress: bool
+    ) -> Iterator[Answer]:
+        waiting: list[Item] = []
+        with tqdm(unit=" images", desc="Predicting", total=0, disable=not progress, delay=1) as bar:
+
+            def coming(count: int) -> None:
+                bar.total = (bar.total or 0) + count
+
+            before = None
+            try:
+                for item in read_items(images, self.image, detector, coming):
+                    if item.source != before:  # a photograph has several faces
+                        bar.update()
+                    before = item.source
+                    waiting.append(item)
+                    if len(waiting) == BATCH:
+                        yield from self._answers(waiting, least)
+                        waiting = []
+            except FerFeaturesError:  # what was read before it is answered first
+                yield from self._answers(waiting, least)
+                raise
+            yield from self._answers(waiting, least)
+
+    def _answers(self, items: list[Item], least: float) -> Iterator[Answer]:
+        """Answer some items, in their order."""
+        none = np.full(len(self.classes), np.nan)
+        pixels = [item.pixels for item in items if item.pixels is not None]
+        said = iter(self._said(np.stack(pixels)) if pixels else ())
+        for item in items:
+            if item.pixels is None:
+                yield Answer(
+                    item.source, None, np.nan, none, None, item.finding, is_bad=item.is_bad
+                )
+                continue
+            p, predicted = next(said)
+            probability = float(p[self.classes.index(predicted)])
+            shown = predicted if probability >= least else UNSURE
+            yield Answer(item.source, shown, probability, p, item.box)
+
+    def _said(self, pixels: npt.NDArray[np.uint8]) -> Iterator[tuple[npt.NDArray[np.float64], str]]:
+        said = embed(self._network, pixels)
+        X = np.concatenate([said[name] for name in self.outputs], axis=1)
+        probabilities, predicted = self.head.answers(X, self.temperature)
+        yield from zip(probabilities, predicted.tolist(), strict=True)
+
+
+def _check_probability(least: float) -> None:
+    if not 0 <= least <= 1:
+        raise OptionError(f"min_probability: {least!r}, expected a number from 0 to 1.")
