@@ -245,9 +245,10 @@ def write_network(model: Any, path: Path, facts: dict[str, Any]) -> str:
     new = path.with_name(f".{os.getpid()}-{path.name}")
     files = [new.with_suffix(suffix) for suffix in (".bin", ".xml", ".json")]
     try:
+        files[-1].touch()  # OpenVINO does not say why it cannot write
         try:
             import_openvino().save_model(model, new, compress_to_fp16=False)
-        except RuntimeError as error:  # of a full disk, too
+        except RuntimeError as error:
             raise OSError(" ".join(str(error).split())[:80]) from error
         sha256 = _network_sha256(new)
         files[-1].write_text(json.dumps({**facts, "sha256": sha256}, indent=1) + "\n")
