@@ -30,7 +30,9 @@ def test_each_network_is_exported_to_each_format_or_refused_in_one_line(
         per_class="min",
     )
     data = task.select(extract(faces, tmp_path / "store.h5", backbone=spec))
-    head = LogisticHead(C=1e-3).fit(data.train.X, data.train.y)
+    # Embeddings of random weights share one large mean: a head that leans on what is left of them
+    # would show the engines' rounding, larger than any of the export's.
+    head = LogisticHead(C=1e-5).fit(data.train.X, data.train.y)
     evaluate(head, data).save(tmp_path / "run")
     classifier = Classifier.load(tmp_path / "run")
     pixels = faces.pixels[:7]
