@@ -68,7 +68,7 @@ class _Sizes(click.ParamType):
     show_default=True,
     metavar="NAME,NAME",
     help="Which heads to fit: dense, logistic, or any scikit-learn classifier that says "
-    "probabilities, such as sklearn.ensemble.RandomForestClassifier, by its class name then.",
+    "probabilities, such as sklearn.neighbors.KNeighborsClassifier, by its class name then.",
 )
 @click.option(
     "--seeds",

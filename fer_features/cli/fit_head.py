@@ -78,7 +78,7 @@ class _FitHead(Command):
     show_default=True,
     metavar="dense|logistic|MODULE.CLASS",
     help="dense: relu layers with L2 and dropout. logistic: the baseline. Or any scikit-learn "
-    "classifier that says probabilities, such as sklearn.ensemble.RandomForestClassifier; its "
+    "classifier that says probabilities, such as sklearn.neighbors.KNeighborsClassifier; its "
     "parameters are options then: --n-estimators 300.",
 )
 @click.option(
@@ -173,7 +173,11 @@ def main(
     report = write_report(result, folder, command=command)
     is_kept = kept_file(folder) is not None
     if not is_kept:
-        log.info("Not kept: the fitted head, as reading it again would mean to trust its file.")
+        log.warning(
+            "The fitted %s is not kept, as reading it again would mean to trust its file: "
+            "fer-predict cannot ask it.",
+            label,
+        )
     show_notices(result)
     click.echo(_table(result))
     click.echo(f"Report: {report}")

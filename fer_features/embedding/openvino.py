@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import metadata
@@ -55,13 +56,16 @@ class OpenVINOEngine:
             config["INFERENCE_NUM_THREADS"] = threads
             # Pinned, the engines of several workers would all take the first processors.
             config["ENABLE_CPU_PINNING"] = False
-        network, dimensions = converted_network(spec, outputs, folder)
-        self.dimensions = {name: dimensions[name] for name in outputs}
+        network, _ = converted_network(spec, outputs, folder)
         self.most = sys.maxsize
         openvino = import_openvino()
         compiled = openvino.Core().compile_model(network, "CPU", config)
+        self.dimensions = {
+            name: int(compiled.output(name).partial_shape[1].get_length()) for name in outputs
+        }
         self._side_by_side = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._queue = openvino.AsyncInferQueue(compiled, self._side_by_side)
+        self._one_batch = threading.Lock()  # of whichever thread: they share the queue
 
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> Outputs:
         said = {name: np.empty((len(pixels), d), np.float32) for name, d in self.dimensions.items()}
@@ -70,13 +74,14 @@ class OpenVINOEngine:
             for name, values in said.items():
                 values[rows] = request.get_tensor(name).data
 
-        self._queue.set_callback(keep)
-        part = min(_PART, -(-len(pixels) // self._side_by_side))
+        part = max(1, min(_PART, -(-len(pixels) // self._side_by_side)))
         try:
-            for start in range(0, len(pixels), part):
-                rows = slice(start, start + part)
-                self._queue.start_async(pixels[rows], rows)
-            self._queue.wait_all()
+            with self._one_batch:
+                self._queue.set_callback(keep)
+                for start in range(0, len(pixels), part):
+                    rows = slice(start, start + part)
+                    self._queue.start_async(pixels[rows], rows)
+                self._queue.wait_all()
         except RuntimeError as error:
             if "alloc" not in str(error):
                 raise

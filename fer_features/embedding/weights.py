@@ -235,7 +235,14 @@ def _in_float32(config: Any) -> Any:
 def imagenet_path(application: Application) -> Path:
     """Return where Keras keeps ImageNet's weights of a network once it has downloaded them."""
     home = os.environ.get("KERAS_HOME")
-    return (Path(home) if home else Path.home() / ".keras") / "models" / application.file
+    try:
+        folder = Path(home) if home else Path.home() / ".keras"
+    except RuntimeError as error:
+        raise BackboneError(
+            "ImageNet weights: no home folder is known here, expected one that keeps them. Set "
+            "KERAS_HOME to a folder, or pass a file's path as --weights FILE."
+        ) from error
+    return folder / "models" / application.file
 
 
 def imagenet_file(application: Application) -> Path:

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -89,7 +90,7 @@ def read_head_file(path: Path) -> tuple[list[Layer], Mapping[str, Any]]:
                 raise RunError(
                     f"{path}: no Keras archive, expected a head saved as .keras. Fit it again."
                 )
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
         raise RunError(f"{path}: damaged or no Keras archive ({error}). Fit it again.") from None
     except OSError as error:
         raise RunError(
@@ -107,7 +108,9 @@ def read_head_file(path: Path) -> tuple[list[Layer], Mapping[str, Any]]:
         consistent = not layers or len(about["classes"]) == len(layers[-1][1])
         if not consistent or not {"fingerprint", "features"} <= about.keys():
             raise ValueError(f"{_ABOUT} does not fit the weights")
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (
+        ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError
+    ) as error:  # fmt: skip
         reason = (str(error).splitlines() or [""])[0]
         raise RunError(f"{path}: damaged or no head ({reason}). Fit it again.") from None
     if not layers:
@@ -194,8 +197,11 @@ def _read_weights(written: bytes) -> list[Layer]:
         ]
     width = len(layers[0][0]) if layers else 0
     for kernel, bias in layers:
-        if kernel.dtype != np.float64 or kernel.shape != (width, *bias.shape):
+        floats = kernel.dtype == bias.dtype == np.float64
+        if not floats or bias.ndim != 1 or kernel.shape != (width, *bias.shape):
             raise ValueError("weights that do not fit each other")
+        if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
+            raise ValueError("weights that are not finite")
         width = len(bias)
     if not width:
         raise ValueError("no weights")

@@ -34,6 +34,9 @@ SCORES = (
 )
 """The single-number scores that every run has, in the order reports show them."""
 
+TEMPERATURES = (0.05, 20.0)
+"""Between these lies a temperature: of images that are all told right it would be 0."""
+
 Kind: TypeAlias = "str | dict[str, Kind] | list[Kind] | tuple[Kind, ...] | None"
 """What a JSON value is to be: a name of :data:`KINDS`, null, one of several, a list of one kind,
 or an object, of which a name with ``?`` may be missing and ``*`` is any; others may be there."""
@@ -45,7 +48,9 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "a whole number": lambda v: isinstance(v, int) and not isinstance(v, bool),
     "a count": lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0,
     "a score": lambda v: v in SCORES,
-    "a number above 0": lambda v: KINDS["a number"](v) and v > 0,
+    "a number from 0.05 to 20": lambda v: (
+        KINDS["a number"](v) and TEMPERATURES[0] <= v <= TEMPERATURES[1]
+    ),
 }
 
 _COUNTS: Kind = {"*": "a count"}
@@ -96,6 +101,7 @@ _STORE: Kind = {
                 "seconds?": ("a number", None),
                 "images_per_second?": ("a number", None),
                 "resumed?": "a count",
+                "files?": {"backbone?": "text", "weights?": "text"},
                 "cosine?": {"*": {"centred": {"median": "a number"}, "warns": "true or false"}},
             }
         ]
@@ -111,7 +117,7 @@ FIELDS: dict[str, Kind] = {
     "split": _SPLIT,
     "selection": ({"score": "a score", "selected": "true or false"}, None),
     "scores": {"validation": {}, "test?": {}},
-    "calibration": {"temperature": "a number above 0"},
+    "calibration": {"temperature": "a number from 0.05 to 20"},
     "history": [{"*": ("a number", "text", None)}],
     "seconds": {"fit": ("a number", None)},
     "store": _STORE,

@@ -61,6 +61,12 @@ class RunHead:
         The probabilities are float64 (n, k) in the order of ``classes``; their logarithms are
         divided by the temperature, and normalised again.
         """
+        width = len(self.layers[0][0]) if self.layers else getattr(self.fitted, "n_features_in_", 0)
+        if width and width != X.shape[1]:
+            raise RunError(
+                f"{self.folder}: its head takes {width:,} numbers, the features {self.features} of "
+                f"its network are {X.shape[1]:,}, expected as many. Fit the head again."
+            )
         if self.layers is not None:
             log_p = log_probabilities(self.layers, X, np.arange(len(X)))
             predicted = np.array(self.columns)[log_p.argmax(axis=1)]

@@ -11,13 +11,11 @@ from scipy.special import log_softmax
 from sklearn import metrics
 
 from fer_features.experiment.run_document import SCORES as SCORES
+from fer_features.experiment.run_document import TEMPERATURES
 from fer_features.faces.emotions import EMOTIONS
 
 SMALLER_IS_BETTER = ("log_loss", "brier", "ece")
 """The scores of which less is better; of all others more is."""
-
-TEMPERATURES = (0.05, 20.0)
-"""Between these lies a temperature: of images that are all told right it would be 0."""
 
 BINS = 10
 """Equal-width bins of the calibration curve and of its error."""

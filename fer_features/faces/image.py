@@ -163,7 +163,9 @@ def opened_image(data: Any, first_frame: bool = False) -> Iterator[tuple[Any, in
             f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, expected a picture of a face"
         ) from error
     except UnidentifiedImageError as error:
-        raise RowError("no image that can be recognised, expected what its name says") from error
+        raise RowError(
+            "no image that can be recognised, expected one such as PNG or JPEG"
+        ) from error
     except _DAMAGE as error:
         raise RowError(f"a damaged image ({shown(str(error), 60)})", "damaged images") from error
 
@@ -203,7 +205,13 @@ def plain(image: Any, color: bool) -> Any:
 
 def _eight_bits(values: npt.NDArray[Any], mode: str) -> npt.NDArray[np.uint8]:
     """Scale 16-bit grey values, 0 to 65535, to 0 to 255, to the nearest."""
-    if mode == "F" or values.min() < 0 or values.max() > 65_535:
+    # 16 bits of a PGM file come as 32, too; of those at most 255 are most likely 8 bits' values.
+    if (
+        mode == "F"
+        or values.min() < 0
+        or values.max() > 65_535
+        or (mode == "I" and 0 < values.max() <= 255)
+    ):
         # Nothing in such a file says which value is white.
         raise RowError("floating-point or 32-bit pixels, expected at most 16 bits")
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -35,11 +35,19 @@ def run_spec(head: RunHead, backbone: Any, weights: Any) -> BackboneSpec:
             f"{fingerprint(identity)[:16]}, expected {head.fingerprint[:16]}, which the head was "
             "fitted to. Fit it again."
         )
+    expected = set(BackboneSpec("tiny", weights="random").identity)
+    if not expected <= set(identity) <= {*expected, "quantised"} or not (
+        isinstance(identity["image"], list) and isinstance(identity["backbone"], str)
+    ):
+        raise RunError(
+            f"{head.folder / 'metrics.json'}: 'store.backbone' is not as the format says. Fit the "
+            "head again."
+        )
     layers = tuple(name for name in head.features.split("+") if name != FINAL)
     fields = identity | {"image": tuple(identity["image"]), "layers": layers}
     for each in head.store.get("provenance", {}).get("passes", []):
         files = each.get("files") or {}
-        fields |= {f"{name}_file": path for name, path in files.items()}
+        fields |= {f"{name}_file": files[name] for name in ("backbone", "weights") if name in files}
     given = {}
     if backbone is not None:
         given["backbone"] = f"sha256:{inspect_keras_file(Path(backbone)).sha256}"

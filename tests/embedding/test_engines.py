@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -147,6 +148,19 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_what_fits_is_reme
     assert small.sizes == [2] * 10
     with pytest.raises(MemoryError, match="full"):
         embed(Small(run, 0), PIXELS)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "tensorflow"])
+def test_an_engine_answers_each_of_several_threads_with_its_own(
+    engine: str, tmp_path: Path
+) -> None:
+    run = load_engine(TINY, ("final", "one"), engine, tmp_path)
+    alone = [run(PIXELS[i : i + 1 + i % 3]) for i in range(16)]
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(10):
+            said = threads.map(lambda i: run(PIXELS[i : i + 1 + i % 3]), range(16))
+            for one, other in zip(said, alone, strict=True):
+                assert_agree(one, other)
 
 
 @contextmanager

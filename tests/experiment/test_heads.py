@@ -1,6 +1,7 @@
 """The heads: what they learn, how scikit-learn takes them, and that files keep them."""
 
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -9,6 +10,7 @@ import sys
 import warnings
 import zipfile
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -363,7 +365,14 @@ def test_a_file_that_is_no_head_is_one_line(tmp_path, data):
     changed("weights.keras", **{"model.weights.h5": b"no HDF5"})
     changed("later.keras", **{"head.json": json.dumps(about | {"format_version": 2})})
     changed("classes.keras", **{"head.json": json.dumps(about | {"classes": ["a", "b", "c"]})})
+    weights = io.BytesIO(good["model.weights.h5"])
+    with h5py.File(weights, "r+") as file:
+        file["layers/dense/vars/1"][0] = np.nan
+    changed("nan.keras", **{"model.weights.h5": weights.getvalue()})
+    changed("deep.keras", **{"head.json": "[" * 100_000})
     cases = {
+        "nan.keras": "weights that are not finite",
+        "deep.keras": "damaged or no head",
         "absent.keras": "No such file",
         "text.keras": "no Keras archive",
         "short.keras": "no Keras archive",

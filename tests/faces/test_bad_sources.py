@@ -456,9 +456,9 @@ def test_all_bad_images_are_found_before_the_error(folder):
         (folder / "sad" / f"{i}.png").write_bytes(b"")
     (folder / "happy" / "a.png").write_bytes(b"text")
     assert error_of(folder) == (
-        "faces: 8 bad files: happy/a.png: no image that can be recognised, expected what its name "
-        "says; sad/0.png, sad/1.png, sad/2.png, sad/3.png, sad/4.png and 2 more: an empty file, "
-        "expected an image. Mend or remove them, or pass skip_bad=True."
+        "faces: 8 bad files: happy/a.png: no image that can be recognised, expected one such as "
+        "PNG or JPEG; sad/0.png, sad/1.png, sad/2.png, sad/3.png, sad/4.png and 2 more: an empty "
+        "file, expected an image. Mend or remove them, or pass skip_bad=True."
     )
 
 

@@ -506,15 +506,15 @@ FOLDERS: dict[str, Folder] = {
             f"faces: left out 1 file: cats (1 file): a folder whose name is no emotion, {EXPECTED}",
             "faces: left out 2 files: fear/b.png, sad/d.png: an empty file, expected an image",
             (
-                "faces: left out 1 file: fear/c.png: no image that can be recognised, expected what"
-                " its name says"
+                "faces: left out 1 file: fear/c.png: no image that can be recognised, expected one "
+                "such as PNG or JPEG"
             ),
             "faces: nothing of fear is left: all 2 files were bad and left out",
         ),
         out={
             "images in folders named cats": 1,
             "an empty file, expected an image": 2,
-            "no image that can be recognised, expected what its name says": 1,
+            "no image that can be recognised, expected one such as PNG or JPEG": 1,
         },
         options={"skip_bad": True},
         content={"fear/b.png": b"", "fear/c.png": b"damaged", "sad/d.png": b""},

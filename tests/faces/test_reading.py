@@ -618,6 +618,8 @@ def test_a_cameras_photo_with_previews_is_its_first_picture():
 def test_pixels_whose_white_is_unknown_are_refused():
     with pytest.raises(RowError, match="floating-point or 32-bit pixels"):
         decoded(Image.fromarray(np.full((48, 48), 0.5, np.float32)), "TIFF")
+    with pytest.raises(RowError, match="floating-point or 32-bit pixels"):
+        decoded(Image.fromarray(np.full((48, 48), 228, np.int32)), "TIFF")
 
 
 # The real file
