@@ -1,6 +1,8 @@
 """What the commands share: their errors, exit statuses, messages and task options."""
 
+import contextlib
 import difflib
+import io
 import logging
 import os
 import re
@@ -8,7 +10,7 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -34,6 +36,11 @@ class Command(click.Command):
     """What is said of a stopped call; a command that keeps something else sets it."""
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        _ready_streams()
+        with contextlib.redirect_stderr(_Messages(sys.stderr)):
+            self._run(*args, **kwargs)
+
+    def _run(self, *args: Any, **kwargs: Any) -> NoReturn:
         signal.signal(signal.SIGTERM, _terminate)
         debug = "--debug" in (kwargs.get("args") or sys.argv)
         try:
@@ -49,7 +56,7 @@ class Command(click.Command):
         except _Terminated:
             status = _fail(f"stopped by SIGTERM. {self.stopped}", 143, debug)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _to_nowhere(1)
             status = 1
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
@@ -57,6 +64,9 @@ class Command(click.Command):
             status = _fail(f"{reason}. The system refuses it: mend that and call again.", 2, debug)
         except MemoryError:
             status = _fail("not enough memory. Free some, or take less at a time.", 2, debug)
+        except ImportError as error:
+            missing = f"{_one_line(str(error))}. A package is missing or broken"
+            status = _fail(f"{missing}: install fer-features anew.", 2, debug)
         except Exception as error:
             said = _one_line(f"{type(error).__name__}: {error}").rstrip(".")
             fault = "This is a fault of fer-features: call again with --debug and report it."
@@ -280,6 +290,56 @@ def parse_map(texts: Sequence[str]) -> dict[str, str]:
         if pairs.setdefault(word, emotion) != emotion:
             raise click.UsageError(f"--map {word}: given twice, expected each word once.")
     return pairs
+
+
+class _Messages:
+    """Standard error for messages, none of which is worth a pass: what it refuses is dropped."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._dropping():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._dropping():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _dropping(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise  # its reader has ended, as in `2>&1 | head`: so does the command
+        except OSError:
+            _to_nowhere(2)
+
+
+def _ready_streams() -> None:
+    """Open what was closed of standard input, output and error, and let any name be printed.
+
+    Else the next file that is opened takes the place, a store as well, and is written messages to.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _to_nowhere(descriptor: int) -> None:
+    """Let what is still to be written to a standard stream go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

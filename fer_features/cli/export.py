@@ -64,12 +64,11 @@ def main(
     show_messages(quiet)
     main.stopped = "No file was written."
     from fer_features.prediction.classifier import Classifier
-    from fer_features.prediction.export import export
 
     classifier = Classifier.load(
         run, backbone=backbone, weights=weights, calibrate=not no_calibration
     )
-    difference = export(classifier, output, overwrite=overwrite)
+    difference = classifier.export(output, overwrite=overwrite)
     compared = (
         "not compared with the run: its runtime is not installed"
         if difference is None

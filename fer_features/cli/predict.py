@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fer_features.cli.command import SETTINGS, Command, Name, messages_options, show_messages
+from fer_features.errors import OptionError
 
 if TYPE_CHECKING:
     from fer_features.prediction.classifier import Answer
@@ -98,6 +99,11 @@ def main(
     show_messages(quiet)
     if as_csv and as_json:
         raise click.UsageError("--csv and --json: expected one of the two.")
+    if sys.__stdout__ is None:
+        raise OptionError(
+            "standard output is closed, expected somewhere to write answers to. Open it, or name "
+            "a file: > answers.txt."
+        )
     from tqdm.auto import tqdm
 
     from fer_features.prediction.classifier import Classifier

@@ -1,5 +1,6 @@
 """The pass: what is missing goes through the engine, block by block, into the store."""
 
+import importlib.util
 import logging
 import os
 import re
@@ -161,28 +162,27 @@ def extract(
     this = _Pass(
         source, path, reading, spec, engine, batch_size, workers, dask, overwrite, repair, progress
     )
-    with naming_the_disk(this.folder):
-        if spec.precision == "int8" and spec.quantised is None:
-            this.spec = _quantised(this)
-        _check_target(this)
-        if this.is_finished():
-            log.info("%s: complete, nothing to compute", this.target)
-            if this.partial.exists():
-                log.info("%s: a stopped pass of another call lies there", this.partial)
-            return _told(this)
-        if not (engine == "openvino" and is_converted(this.spec, this.spec.outputs, this.folder)):
-            check_files(this.spec)
-        this.folder.mkdir(parents=True, exist_ok=True)
-        with locked(this.target):
-            # Another process may have finished it meanwhile.
-            if not this.is_finished():
-                _run(this)
+    if spec.precision == "int8" and spec.quantised is None:
+        this.spec = _quantised(this)
+    _check_target(this)
+    if this.is_finished():
+        log.info("%s: complete, nothing to compute", this.target)
+        if this.partial.exists():
+            log.info("%s: a stopped pass of another call lies there", this.partial)
+        return _told(this)
+    if not (engine == "openvino" and is_converted(this.spec, this.spec.outputs, this.folder)):
+        check_files(this.spec)
+    _make_folder(this)
+    with locked(this.target):
+        # Another process may have finished it meanwhile.
+        if not this.is_finished():
+            _run(this)
     return _told(this)
 
 
 def _told(this: "_Pass") -> Store:
     """Return the store that is there, having said what it holds."""
-    store = Store(this.target)
+    store = Store(this.given)
     left_out = store.dataset.get("left_out", {})
     for line in account(store.dataset["name"], store.emotion, store.usage, left_out):
         tell(line, this.progress)
@@ -238,6 +238,12 @@ class _Pass:
 
     @cached_property
     def target(self) -> Path:
+        """The store's file: where its path is a symbolic link, the file behind it."""
+        given = self.given
+        return Path(os.path.realpath(given)) if given.is_symlink() else given
+
+    @cached_property
+    def given(self) -> Path:
         if self.path is not None:
             return Path(self.path)
         limit = self.source.limit if isinstance(self.source, FaceDataset) else self.reading["limit"]
@@ -250,6 +256,11 @@ class _Pass:
     @property
     def partial(self) -> Path:
         return self.target.with_name(self.target.name + ".partial")
+
+    @property
+    def new(self) -> Path:
+        """The partial file while it is created."""
+        return self.target.with_name(self.target.name + ".partial.new")
 
     @cached_property
     def dataset(self) -> dict[str, Any]:
@@ -324,16 +335,24 @@ class _Pass:
 
 def _check_target(this: _Pass) -> None:
     """Refuse, before anything is read, an output whose loss would be someone's."""
-    target = this.target
+    with naming_the_disk(this.given):
+        target = this.target
+        for longest in (target, this.new):
+            longest.exists()  # a name that is too long, a folder that may not be entered
     if this.repair and not target.exists():
         raise StoreError(f"{target}: no such file, expected a store to repair. Check the path.")
     if target.is_dir():
         raise StoreError(f"{target}: a folder, expected a file name such as {target / 'faces.h5'}.")
-    if target.exists() and not is_hdf5(target):
+    if target.exists() and not (target.is_file() and is_hdf5(target)):
         raise StoreError(
             f"{target}: exists and is no HDF5 file, expected a store or a new name. "
             "Choose another output with -o."
         )
+
+
+def _make_folder(this: _Pass) -> None:
+    with naming_the_disk(this.folder):
+        this.folder.mkdir(parents=True, exist_ok=True)
 
 
 def _quantised(this: _Pass) -> BackboneSpec:
@@ -363,6 +382,8 @@ def _quantised(this: _Pass) -> BackboneSpec:
             "another output with -o: layers are chosen before a network is quantised."
         )
     if found is None:
+        if importlib.util.find_spec("nncf") is None:
+            raise OptionError("precision: int8 needs nncf. Install fer-features[int8].")
         if quantised_spec(replace(spec, layers=()), this.folder) is not None:
             log.info(
                 "int8: the quantised network in %s lacks these layers, so another one is made; "
@@ -371,7 +392,7 @@ def _quantised(this: _Pass) -> BackboneSpec:
             )
         check_files(spec)
         faces = this.faces
-        this.folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(this)
         with locked(quantised_path(spec, spec.outputs, this.folder)):
             found = quantise(spec, faces, this.folder)
     return found
@@ -471,15 +492,15 @@ def _start(
                 "files": this.spec.files,
             }
         )
-    new = this.partial.with_name(this.partial.name + ".new")
     ordered = {name: lengths[name] for name in outputs}
     try:
-        create_partial(new, content, this.spec, ordered, this.dataset, {"passes": passes})
-        with open_partial(new) as partial:
+        create_partial(this.new, content, this.spec, ordered, this.dataset, {"passes": passes})
+        with open_partial(this.new) as partial:
             known.fill(partial)
-        new.replace(this.partial)
+        with naming_the_disk(this.partial):
+            this.new.replace(this.partial)
     finally:
-        new.unlink(missing_ok=True)
+        this.new.unlink(missing_ok=True)
     return engine if this.is_alone else None
 
 
@@ -533,7 +554,8 @@ def _complete(this: _Pass, content: Content, partial: PartialStore, engine: Engi
                 first, first_images = time.perf_counter() - started, len(block)
     seconds = time.perf_counter() - started
     later = images - first_images
-    rate = later / (seconds - first) if later else images / seconds
+    counted, took = (later, seconds - first) if later else (images, seconds)
+    rate = counted / max(took, 1e-9)  # a coarse clock may not have moved
     current |= {
         "engine": this.engine,
         "versions": _versions(this),

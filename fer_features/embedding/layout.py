@@ -1,16 +1,21 @@
 """The HDF5 file's layout: its datasets and checksums, and opening and checking it before reading.
 
-``cache/README.md`` specifies the format.
+``cache/README.md`` specifies the format. A file may come from anyone: its structure is read
+within narrow bounds first, and its data only when all of them lie in the file itself.
 """
 
 import errno
+import io
 import json
+import math
 import os
+import re
+import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -18,6 +23,7 @@ import numpy.typing as npt
 
 from fer_features.embedding.backbone import FINAL
 from fer_features.errors import StoreError
+from fer_features.faces.bad_rows import shown
 
 FORMAT = "fer-features/embeddings"
 FORMAT_VERSION = 1
@@ -25,7 +31,25 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 """The first bytes of an HDF5 file."""
 
 SLAB = 4096
-"""Images read at a time, so that memory stays small beside the result."""
+"""Images read at a time, at most, so that memory stays small beside the result."""
+
+MOST_SLAB = 2**26
+"""Bytes of embeddings read at a time, at most."""
+
+MOST_TEXT = 65_536
+"""Bytes of an attribute or of a row's text, at most: HDF5's oldest version allows no longer one."""
+
+MOST_NUMBERS = 2**22
+"""Numbers of an embedding, at most."""
+
+MOST_READ, MOST_STRUCTURE = 2**20, 2**26
+"""Bytes of a file's structure that are read at once, and in all: far more than a store has."""
+
+MOST_UNSEEN = 2**28
+"""Bytes of rows above which a file must hold some data for them, and not holes alone."""
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+"""What a file system answers that has no locks."""
 
 ROW_FIELDS = {"image": "i8", "emotion": "i1", "usage": "i1", "group": "S", "source": "S"}
 """Datasets of ``rows/``, in the order in which a row's checksum covers them, and their types."""
@@ -46,11 +70,32 @@ def is_hdf5(path: Path) -> bool:
 
 @contextmanager
 def opened(path: Path, mode: str) -> Iterator[h5py.File]:
-    """Open an HDF5 file; what HDF5 says of a damaged one becomes one line that names it."""
-    if path.is_dir():
-        held = ", ".join(str(each) for each in sorted(path.glob("*.h5"))) or "none in it"
-        raise StoreError(f"{path}: a folder, expected a store (an HDF5 file). Name one: {held}.")
-    if not path.exists():
+    """Open a store's file, checked; what HDF5 says of a damaged one becomes one line."""
+    try:
+        _check_is_file(path)
+        with path.open("rb" if mode == "r" else "rb+") as locking:
+            has_locks = _lock(locking, path, mode)
+            with naming_damage(path), _Structure(path) as raw, h5py.File(raw, "r") as file:
+                check_layout(file, path)
+        with naming_damage(path):
+            # None is HDF5's own choice, which a user may have made in its environment variable.
+            file = h5py.File(path, mode, locking=None if has_locks else False)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES) and "lock" in str(error):
+            raise _in_use(path, mode) from error
+        said = os.strerror(error.errno) if error.errno else _first_line(error)
+        raise StoreError(
+            f"{path}: cannot be opened ({said}), expected a store. Check the path, the file's "
+            "permissions and the disk."
+        ) from error
+    with file:
+        yield file
+
+
+def _check_is_file(path: Path) -> None:
+    try:
+        kind = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
         stopped = path.with_name(path.name + ".partial").exists()
         raise StoreError(
             f"{path}: no such file, expected a store. "
@@ -59,28 +104,57 @@ def opened(path: Path, mode: str) -> Iterator[h5py.File]:
                 if stopped
                 else "Make it with fer-extract."
             )
-        )
-    try:
-        if not is_hdf5(path):
-            raise StoreError(
-                f"{path}: no HDF5 file, cannot be read as a store. "
-                "It is expected to be one that fer-extract wrote."
-            )
-        with naming_damage(path):
-            file = h5py.File(path, mode)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES) and "lock" in str(error):
-            does = "writes it" if mode == "r" else "holds it open"
-            raise StoreError(
-                f"{path}: another process {does}, expected it to be free. "
-                "Wait for that process, or close the file there."
-            ) from error
+        ) from None
+    if stat.S_ISDIR(kind):
+        held = ", ".join(str(each) for each in sorted(path.glob("*.h5"))) or "none in it"
+        raise StoreError(f"{path}: a folder, expected a store (an HDF5 file). Name one: {held}.")
+    if not stat.S_ISREG(kind) or not is_hdf5(path):
         raise StoreError(
-            f"{path}: cannot be opened ({os.strerror(error.errno or 0)}), expected a store. "
-            "Check the file's permissions."
-        ) from error
-    with file:
-        yield file
+            f"{path}: no HDF5 file, cannot be read as a store. "
+            "It is expected to be one that fer-extract wrote."
+        )
+
+
+def _lock(file: BinaryIO, path: Path, mode: str) -> bool:
+    """Lock a file as HDF5 will, for as long as it is open; return whether it can be locked."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    if os.environ.get("HDF5_USE_FILE_LOCKING", "").upper() in ("FALSE", "0"):
+        return False
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if mode == "r" else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise _in_use(path, mode) from error
+        if error.errno not in NO_LOCKS:
+            raise
+        return False
+    return True
+
+
+def _in_use(path: Path, mode: str) -> StoreError:
+    does = "writes it" if mode == "r" else "holds it open"
+    return StoreError(
+        f"{path}: another process {does}, expected it to be free. "
+        "Wait for that process, or close the file there."
+    )
+
+
+class _Structure(io.FileIO):
+    """A file's structure for HDF5 to read, which would take any size that it states on trust."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._left = MOST_STRUCTURE
+
+    def readinto(self, buffer: Any) -> int:
+        size = len(buffer)
+        self._left -= size
+        if size > MOST_READ or self._left < 0:
+            raise ValueError(f"{size} bytes of structure")
+        return super().readinto(buffer)
 
 
 @contextmanager
@@ -88,77 +162,192 @@ def naming_damage(path: Path) -> Iterator[None]:
     """Turn what HDF5 says while it reads a file into one line that names the file."""
     try:
         yield
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the system's word (disk full, no permission), not HDF5's
-        reason = (str(error).strip("\"'").splitlines() or ["unreadable"])[0]
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError) as error:
+        number = errno_of(error)
+        if number in (errno.EAGAIN, errno.EACCES) and "lock" in str(error):
+            raise
+        if number:  # the system's word (a failing disk, no permission), not HDF5's
+            raise StoreError(
+                f"{path}: {os.strerror(number)}, expected to read it. Mend that and call again."
+            ) from error
         raise DamagedStoreError(
-            f"{path}: cannot be read as a store ({reason}), expected an HDF5 file of "
+            f"{path}: cannot be read as a store ({_first_line(error)}), expected an HDF5 file of "
             "fer-features. It may be cut short or damaged: extract it again with --overwrite."
         ) from error
 
 
+def errno_of(error: BaseException) -> int | None:
+    """Return the system's error number, also where HDF5 has it in a text of its own."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = re.search(r"\berrno = (\d+)", str(error))
+    return int(found[1]) or None if found else None
+
+
+def _first_line(error: BaseException) -> str:
+    return shown((str(error).strip("\"'").splitlines() or ["unreadable"])[0], 200)
+
+
 def check_layout(file: h5py.File, path: Path) -> None:
-    """Check format, version and every dataset's place, type and shape before any data is used."""
+    """Check attributes and every dataset's place, type and shape before any data is used."""
     if "format" not in file.attrs or read_text(file, "format", path) != FORMAT:
         raise StoreError(
             f"{path}: an HDF5 file without the attribute format = {FORMAT}, expected a store. "
             "Make one with fer-extract."
         )
-    version = file.attrs.get("format_version", 0)
+    version = _version(file, path)
     if version != FORMAT_VERSION:
         raise StoreError(
             f"{path}: format_version {version}, expected {FORMAT_VERSION}. "
             "Upgrade fer-features to read it."
         )
+    read_text(file, "fingerprint", path)
+    for name, kinds in DOCUMENTS.items():
+        _check_document(read_json(file, name, path), kinds, name, path)
     for name in ("images", "images/embeddings", "rows"):
         if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(
             file[name], h5py.Group
         ):
             raise _damaged(path, f"group {name} is missing")
     outputs = read_json(file, "outputs", path, list)
-    named = all(isinstance(name, str) and name and "/" not in name for name in outputs)
+    named = all(
+        isinstance(name, str) and name.isprintable() and name and "/" not in name
+        for name in outputs
+    )
     if not named or outputs[:1] != [FINAL] or sorted(outputs) != sorted(file["images/embeddings"]):
         raise _damaged(path, "outputs are not those of its attribute")
-    m, n = _length(file, "images/digest"), _length(file, "rows/image")
-    layout = {
-        "images/digest": ("u1", (m, 32)),
+    size = path.stat().st_size
+    m = _check_dataset(file, path, size, "images/digest", "u1", (None, 32))
+    n = _check_dataset(file, path, size, "rows/image", "i8", (None,))
+    layout: dict[str, tuple[str, tuple[int | None, ...]]] = {
         "images/checksum": ("u4", (m,)),
         **{f"images/embeddings/{name}": ("f4", (m, None)) for name in outputs},
         **{f"rows/{name}": (kind, (n,)) for name, kind in ROW_FIELDS.items()},
         "rows/checksum": ("u4", (n,)),
     }
     for name, (kind, shape) in layout.items():
-        _check_dataset(file, path, name, kind, shape)
+        _check_dataset(file, path, size, name, kind, shape)
+    if max(dimensions(file).values()) > MOST_NUMBERS:
+        raise _damaged(path, f"embeddings of more than {MOST_NUMBERS:,} numbers")
     if not 1 <= m <= n:
         raise _damaged(path, f"{m} images and {n} rows")
-
-
-def _length(file: h5py.File, name: str) -> int:
-    dataset = file.get(name)
-    return len(dataset) if isinstance(dataset, h5py.Dataset) and dataset.shape else -1
+    _check_holes(file, path)
 
 
 def _check_dataset(
-    file: h5py.File, path: Path, name: str, kind: str, shape: tuple[int | None, ...]
-) -> None:
-    """Check that a dataset lies in this very file, whole, and is what the format says."""
-    link, dataset = file.get(name, getlink=True), file.get(name)
-    if not isinstance(link, h5py.HardLink) or not isinstance(dataset, h5py.Dataset):
+    file: h5py.File, path: Path, file_size: int, name: str, kind: str, shape: tuple[int | None, ...]
+) -> int:
+    """Check that a dataset lies in this very file, whole, and is what the format says.
+
+    Its link comes first, then its layout, so that nothing outside of the file is opened. Returns
+    its length.
+    """
+    link = file.get(name, getlink=True)
+    dataset = file.get(name) if isinstance(link, h5py.HardLink) else None
+    if not isinstance(dataset, h5py.Dataset):
         raise _damaged(path, f"dataset {name} is missing")
-    right = dataset.dtype.str.lstrip("<|>=").startswith(kind) and len(dataset.shape) == len(shape)
-    if not right or any(b not in (None, a) for a, b in zip(dataset.shape, shape, strict=True)):
-        raise _damaged(path, f"dataset {name} is of another type or shape")
     properties = dataset.id.get_create_plist()
+    is_plain = (
+        properties.get_layout() == h5py.h5d.CONTIGUOUS
+        and not properties.get_external_count()
+        and not properties.get_nfilters()
+    )
+    if not is_plain:
+        raise _damaged(path, f"dataset {name} does not lie whole in the file")
+    type_, found = dataset.dtype, dataset.shape
+    is_right = (
+        type_.str.lstrip("<|").startswith(kind)
+        and type_.itemsize <= MOST_TEXT
+        and len(found) == len(shape)
+        and all(b in (None, a) and a > 0 for a, b in zip(found, shape, strict=True))
+    )
+    if not is_right:
+        raise _damaged(path, f"dataset {name} is of another type or shape")
     offset, size = dataset.id.get_offset(), dataset.id.get_storage_size()
     if (
-        properties.get_layout() != h5py.h5d.CONTIGUOUS
-        or properties.get_external_count()
-        or properties.get_nfilters()
-        or size != dataset.size * dataset.dtype.itemsize
-        or (size and (offset is None or offset + size > path.stat().st_size))
+        size != math.prod(map(int, found)) * type_.itemsize
+        or offset is None
+        or offset + size > file_size
     ):
         raise _damaged(path, f"dataset {name} does not lie whole in the file")
+    return int(found[0])
+
+
+def _check_holes(file: h5py.File, path: Path) -> None:
+    """Refuse rows that are read into memory and of which nothing was ever written.
+
+    A file of holes states any size and takes none; of rows that were written, twenty times less
+    may be on a disk that packs them.
+    """
+    on_disk = getattr(path.stat(), "st_blocks", None)
+    names = ("images/digest", *(f"rows/{name}" for name in ROW_FIELDS))
+    stated = sum(file[name].id.get_storage_size() for name in names)
+    if on_disk is not None and stated > max(MOST_UNSEEN, 20 * 512 * on_disk):
+        raise _damaged(path, f"rows of {stated:,} bytes, of which most were never written")
+
+
+DOCUMENTS: Mapping[str, Mapping[str, Any]] = {
+    "backbone": {
+        "backbone": str,
+        "weights": (str, type(None)),
+        "input_size": int,
+        "precision": str,
+        "preprocessing": int,
+        "image": [int, 3],
+    },
+    "dataset": {
+        "name": str,
+        "image": [int, 3],
+        "skipped": int,
+        "left_out?": {"*": int},
+        "limit?": (int, type(None)),
+        "map?": ({"*": str}, type(None)),
+        "labels_as?": (str, type(None)),
+        "group_by?": (str, type(None)),
+    },
+    "provenance": {
+        "passes": [
+            {
+                "engine": str,
+                "created?": str,
+                "images?": int,
+                "passes?": int,
+                "reused?": int,
+                "batch_size?": int,
+                "seconds?": (int, float, type(None)),
+                "files?": {"*": str},
+            }
+        ]
+    },
+}
+"""What is read of the attributes that hold JSON, by key; what ends in ``?`` may be absent.
+
+``[int, 3]`` is a list of three, ``[X]`` one of any length, ``{"*": X}`` any keys."""
+
+
+def _check_document(value: Any, kind: Any, name: str, path: Path) -> None:
+    """Check a value of JSON and all that is in it."""
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    plain = tuple(each for each in kinds if isinstance(each, type))
+    if plain and isinstance(value, plain) and not isinstance(value, bool):
+        return
+    within = [each for each in kinds if type(each) is type(value) and not isinstance(each, type)]
+    if not within:
+        raise _damaged(path, f"attribute {name} is not what it should be")
+    [form] = within
+    if isinstance(form, list):
+        if len(form) == 2 and len(value) != form[1]:
+            raise _damaged(path, f"attribute {name} is not what it should be")
+        for each in value:
+            _check_document(each, form[0], name, path)
+        return
+    pairs = [(key, form["*"]) for key in value] if "*" in form else list(form.items())
+    for key, wanted in pairs:
+        found = key.removesuffix("?") if "*" not in form else key
+        if found in value:
+            _check_document(value[found], wanted, f"{name}, {shown(found)},", path)
+        elif not key.endswith("?"):
+            raise _damaged(path, f"attribute {name} lacks {shown(found)}")
 
 
 def _damaged(path: Path, what: str) -> DamagedStoreError:
@@ -168,23 +357,44 @@ def _damaged(path: Path, what: str) -> DamagedStoreError:
     )
 
 
+def _version(file: h5py.File, path: Path) -> int:
+    if "format_version" not in file.attrs:
+        raise _damaged(path, "attribute format_version is missing")
+    attribute = file.attrs.get_id("format_version")
+    if attribute.shape != () or attribute.dtype.kind not in "iu":
+        raise _damaged(path, "attribute format_version is not what it should be")
+    return int(file.attrs["format_version"])
+
+
 def read_text(file: h5py.File, name: str, path: Path) -> str:
-    value = file.attrs.get(name)
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if not isinstance(value, str):
+    """Return an attribute that is a text of fixed length, whose size is known before it is read."""
+    if name not in file.attrs:
         raise _damaged(path, f"attribute {name} is missing")
-    return value
+    attribute = file.attrs.get_id(name)
+    if (
+        attribute.shape != ()
+        or attribute.dtype.kind != "S"
+        or attribute.get_storage_size() > MOST_TEXT
+    ):
+        raise _damaged(path, f"attribute {name} is not what it should be")
+    return bytes(file.attrs[name]).decode("utf-8", "replace")
 
 
 def read_json(file: h5py.File, name: str, path: Path, kind: type = dict) -> Any:
     try:
         value = json.loads(read_text(file, name, path))
-    except (json.JSONDecodeError, RecursionError):
-        value = None
-    if not isinstance(value, kind):
+        is_right = isinstance(value, kind) and _depth(value) <= 8
+    except (ValueError, RecursionError):
+        is_right = False
+    if not is_right:
         raise _damaged(path, f"attribute {name} is not what it should be")
     return value
+
+
+def _depth(value: Any) -> int:
+    """Return how deep lists and objects lie in one another."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
 
 
 def dimensions(file: h5py.File) -> dict[str, int]:
@@ -196,11 +406,17 @@ def dimensions(file: h5py.File) -> dict[str, int]:
 def read_images(dataset: h5py.Dataset, images: Positions) -> npt.NDArray[np.float32]:
     """Return embeddings of images, in the order asked for; h5py's own selection is slow."""
     values = np.empty((len(images), dataset.shape[1]), dtype=np.float32)
-    for index in np.unique(images // SLAB):
-        start = int(index) * SLAB
-        inside = np.flatnonzero(images // SLAB == index)
-        values[inside] = dataset[start : start + SLAB][images[inside] - start]
+    slab = slab_of(dataset.shape[1])
+    for index in np.unique(images // slab):
+        start = int(index) * slab
+        inside = np.flatnonzero(images // slab == index)
+        values[inside] = dataset[start : start + slab][images[inside] - start]
     return values
+
+
+def slab_of(numbers: int) -> int:
+    """Return how many images are read at a time, of so many numbers each."""
+    return max(1, min(SLAB, MOST_SLAB // (4 * max(1, numbers))))
 
 
 def known_outputs(file: h5py.File) -> npt.NDArray[np.int64]:
@@ -212,8 +428,9 @@ def known_outputs(file: h5py.File) -> npt.NDArray[np.int64]:
     digest, kept = file["images/digest"], file["images/checksum"]
     datasets = [file[f"images/embeddings/{name}"] for name in dimensions(file)]
     known = np.zeros(len(digest), dtype=np.int64)
-    for start in range(0, len(digest), SLAB):
-        part = slice(start, start + SLAB)
+    slab = slab_of(max(dataset.shape[1] for dataset in datasets))
+    for start in range(0, len(digest), slab):
+        part = slice(start, start + slab)
         expected = kept[part]
         sums = _continued(None, digest[part])
         for number, dataset in enumerate(datasets, start=1):

@@ -6,11 +6,12 @@ when its checksum matches its contents, so there is no flag and no order of writ
 """
 
 import errno
+import io
 import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,18 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from fer_features.embedding.backbone import BackboneSpec
 from fer_features.embedding.layout import (
     FORMAT,
     FORMAT_VERSION,
+    NO_LOCKS,
     ROW_FIELDS,
     Positions,
-    check_layout,
     checksums,
     dimensions,
+    errno_of,
     known_outputs,
     naming_damage,
     opened,
@@ -50,6 +52,16 @@ MOST_PROVENANCE = 40_000
 
 MOST_ROOM = 64_000
 """Bytes of provenance with its room: HDF5's oldest version allows an attribute 64 kB."""
+
+
+STRUCTURE, STRUCTURE_OF_OUTPUT = 8192, 1024
+"""Bytes that HDF5 takes for the file's structure, at most, and more for each output."""
+
+BLOCK = 2**20
+"""Bytes written at a time where space cannot be reserved otherwise."""
+
+NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+"""What a file system answers that cannot reserve space, or bring a file to the disk at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +102,9 @@ class Content:
 class PartialStore:
     """An unfinished store, open for writing.
 
+    Embeddings are written past HDF5, where it has put them: of a disk that fails HDF5 keeps what
+    it could not write, tries again when it is told to end, and takes the process with it.
+
     Attributes
     ----------
     path : Path
@@ -98,8 +113,9 @@ class PartialStore:
     outputs : tuple of str
     """
 
-    def __init__(self, file: h5py.File, path: Path) -> None:
+    def __init__(self, file: h5py.File, data: io.FileIO, path: Path) -> None:
         self._file = file
+        self._data = data
         self.path = path
         self.provenance: dict[str, Any] = read_json(file, "provenance", path)
         self.outputs = tuple(dimensions(file))
@@ -115,22 +131,39 @@ class PartialStore:
         ``outputs`` are some in the file's order; those before them must be there already.
         """
         before = self.outputs[: self.outputs.index(next(iter(outputs)))]
-        for name, values in outputs.items():
-            self._file[f"images/embeddings/{name}"][images] = values
-        there = {name: self._file[f"images/embeddings/{name}"][images] for name in before}
-        self._file["images/checksum"][images] = checksums(
-            self._digest[images], {**there, **outputs}
-        )
-        self._file.flush()
+        with naming_damage(self.path):
+            there = {name: self._file[f"images/embeddings/{name}"][images] for name in before}
+        sums = checksums(self._digest[images], {**there, **outputs})
+        with naming_the_disk(self.path):
+            for name, values in outputs.items():
+                self._write(f"images/embeddings/{name}", images, values.astype("<f4"))
+            self._write("images/checksum", images, sums.astype("<u4"))
+
+    def _write(self, name: str, images: Positions, values: npt.NDArray[Any]) -> None:
+        """Write values (k, ...) of images into a contiguous dataset, each run of them at once."""
+        start = self._file[name].id.get_offset()
+        each = values.nbytes // max(1, len(values))
+        ends = np.flatnonzero(np.diff(images) != 1) + 1
+        for run, part in zip(np.split(images, ends), np.split(values, ends), strict=True):
+            if len(run):
+                self._data.seek(start + int(run[0]) * each)
+                left = memoryview(part.tobytes())
+                while left:
+                    left = left[self._data.write(left) :]
 
     def finish(self, target: Path, provenance: dict[str, Any]) -> None:
         """Write the provenance and give the file its final name; it is complete from then on."""
-        size = self._file.attrs.get_id("provenance").get_storage_size()
-        self._file.attrs.modify("provenance", _padded(provenance, size))
-        self._file.close()
-        _sync(self.path)
-        self.path.replace(target)
-        _sync(target.parent)
+        with naming_the_disk(self.path):
+            _sync(self.path)  # a disk that fails does so here, not in HDF5
+            size = self._file.attrs.get_id("provenance").get_storage_size()
+            self._file.attrs.modify("provenance", _padded(provenance, size))
+            self._file.close()
+            self._data.close()
+            _sync(self.path)
+        with naming_the_disk(target):
+            self.path.replace(target)
+        with naming_the_disk(target.parent):
+            _sync_folder(target.parent)
 
 
 def create_partial(
@@ -147,44 +180,119 @@ def create_partial(
 
     Raises
     ------
-    OSError
-        When the disk has no room for the whole file.
+    StoreError
+        When the disk has no room for the whole file, or refuses it.
     """
+    with naming_the_disk(path):
+        path.unlink(missing_ok=True)
+        try:
+            _create_whole(path, content, backbone, lengths, dataset, provenance)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def _create_whole(
+    path: Path,
+    content: Content,
+    backbone: BackboneSpec,
+    lengths: dict[str, int],
+    dataset: dict[str, Any],
+    provenance: dict[str, Any],
+) -> None:
     n, m = len(content.rows["image"]), len(content.digest)
     room = ROOM + ROOM_OF_OUTPUT * len(lengths)
     size = min(len(_fitting(provenance, MOST_ROOM)) + room, MOST_ROOM)
-    path.unlink(missing_ok=True)  # h5py does not truncate a damaged file
-    with h5py.File(path, "w") as file:
-        attributes = {
-            "format": FORMAT,
-            "backbone": json.dumps(backbone.identity, sort_keys=True),
-            "fingerprint": backbone.fingerprint,
-            "outputs": json.dumps(list(lengths)),
-            "dataset": json.dumps(dataset, sort_keys=True),
-        }
-        for name, text in attributes.items():
-            dtype = h5py.string_dtype("utf-8", len(text.encode()))
-            file.attrs.create(name, np.array(text.encode(), dtype=dtype))
-        file.attrs["format_version"] = np.int64(FORMAT_VERSION)
-        file.attrs.create("provenance", _padded(provenance, size))
-        embeddings = file.create_group("images").create_group("embeddings")
-        rows = file.create_group("rows")
-        for name, length in lengths.items():
-            _create(embeddings, name, (m, length), np.dtype("<f4"))
-        _create(file["images"], "checksum", (m,), np.dtype("<u4"))
-        _create(file["images"], "digest", (m, 32), np.dtype("u1"))[...] = content.digest
-        for name, kind in ROW_FIELDS.items():
-            values = content.rows[name]
-            if kind == "S":
-                text_type = h5py.string_dtype("utf-8", max(1, values.dtype.itemsize))
-                _create(rows, name, (n,), text_type)[...] = values.astype(text_type)
-            else:
-                _create(rows, name, (n,), np.dtype(f"<{kind}"))[...] = values
-        _create(rows, "checksum", (n,), np.dtype("<u4"))[...] = row_checksums(content.rows)
-    if hasattr(os, "posix_fallocate"):
-        with path.open("rb+") as reserved:
-            os.posix_fallocate(reserved.fileno(), 0, path.stat().st_size)
+    attributes = {
+        "format": FORMAT,
+        "backbone": json.dumps(backbone.identity, sort_keys=True),
+        "fingerprint": backbone.fingerprint,
+        "outputs": json.dumps(list(lengths)),
+        "dataset": json.dumps(dataset, sort_keys=True),
+    }
+    image = 36 + 4 * sum(lengths.values())
+    row = 4 + sum(max(1, values.dtype.itemsize) for values in content.rows.values())
+    structure = STRUCTURE + STRUCTURE_OF_OUTPUT * len(lengths)
+    texts = size + sum(len(text.encode()) for text in attributes.values())
+    with _Reserved(path, m * image + n * row + texts + structure) as reserved:
+        with h5py.File(reserved, "w") as file:
+            _fill(file, content, lengths, attributes, _padded(provenance, size))
+        reserved.cut()
     _sync(path)
+
+
+class _Reserved(io.FileIO):
+    """A new file with its space reserved, as long for HDF5 as HDF5 has made it.
+
+    HDF5 does not survive a disk that is full: it ends the process, later.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        super().__init__(path, "x+")
+        self._size = 0
+        _allocate(self.fileno(), size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return super().seek(offset + (self._size if whence == os.SEEK_END else 0))
+
+    def write(self, data: Any) -> int:
+        written = super().write(data)
+        self._size = max(self._size, self.tell())
+        return written
+
+    def truncate(self, size: int | None = None) -> int:
+        self._size = self.tell() if size is None else size
+        return self._size
+
+    def cut(self) -> None:
+        super().truncate(self._size)
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """Take the disk space of a file's first bytes, which keep what they hold."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+            return
+        except OSError as error:
+            if error.errno not in NOT_SUPPORTED:
+                raise
+    for start in range(0, size, BLOCK):
+        os.lseek(descriptor, start, os.SEEK_SET)
+        there = os.read(descriptor, min(BLOCK, size - start))
+        os.lseek(descriptor, start, os.SEEK_SET)
+        left = memoryview(there.ljust(min(BLOCK, size - start), b"\0"))
+        while left:
+            left = left[os.write(descriptor, left) :]
+
+
+def _fill(
+    file: h5py.File,
+    content: Content,
+    lengths: dict[str, int],
+    attributes: dict[str, str],
+    provenance: npt.NDArray[np.bytes_],
+) -> None:
+    n, m = len(content.rows["image"]), len(content.digest)
+    for name, text in attributes.items():
+        dtype = h5py.string_dtype("utf-8", len(text.encode()))
+        file.attrs.create(name, np.array(text.encode(), dtype=dtype))
+    file.attrs["format_version"] = np.int64(FORMAT_VERSION)
+    file.attrs.create("provenance", provenance)
+    embeddings = file.create_group("images").create_group("embeddings")
+    rows = file.create_group("rows")
+    for name, length in lengths.items():
+        _create(embeddings, name, (m, length), np.dtype("<f4"))
+    _create(file["images"], "checksum", (m,), np.dtype("<u4"))
+    _create(file["images"], "digest", (m, 32), np.dtype("u1"))[...] = content.digest
+    for name, kind in ROW_FIELDS.items():
+        values = content.rows[name]
+        if kind == "S":
+            text_type = h5py.string_dtype("utf-8", max(1, values.dtype.itemsize))
+            _create(rows, name, (n,), text_type)[...] = values.astype(text_type)
+        else:
+            _create(rows, name, (n,), np.dtype(f"<{kind}"))[...] = values
+    _create(rows, "checksum", (n,), np.dtype("<u4"))[...] = row_checksums(content.rows)
 
 
 @contextmanager
@@ -196,44 +304,69 @@ def open_partial(path: Path) -> Iterator[PartialStore]:
     StoreError
         When it is none, damaged in its structure, or open elsewhere.
     """
-    with opened(path, "r+") as file:
+    with opened(path, "r+") as file, io.FileIO(path, "r+") as data:
         with naming_damage(path):
-            check_layout(file, path)
-            partial = PartialStore(file, path)
+            partial = PartialStore(file, data, path)
         yield partial
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the right to write one store; the lock goes with the process, however it ends.
+    """Hold the right to write one file; the lock goes with the process, however it ends.
 
-    The lock's file stays: whoever removed it could let two processes hold it at once.
+    The lock's file stays: whoever removed it could let two processes hold it at once. Where the
+    file system has no locks, a file that exists while a process has it is one; a process that was
+    killed leaves it, and the next of its machine takes it over.
 
     Raises
     ------
     StoreError
         When another process holds it; the message says which.
     """
-    lock_path = path.with_name(path.name + ".lock")
     owner_path = path.with_name(path.name + ".owner")
-    lock = FileLock(lock_path, timeout=0)
+    with naming_the_disk(owner_path):
+        lock = _lock_of(path, owner_path)
     try:
-        lock.acquire()
+        with naming_the_disk(Path(lock.lock_file)):
+            lock.acquire()
     except Timeout:
         try:
-            owner = owner_path.read_text().strip() or "another process"
+            owner = owner_path.read_text("utf-8", "replace").strip() or "another process"
         except OSError:
             owner = "another process"
+        stale = f", or remove {lock.lock_file} if it has ended" * isinstance(lock, SoftFileLock)
         raise StoreError(
             f"{path}: being written by {owner}, expected no other writer. "
-            "Wait for it to end, or stop it."
+            f"Wait for it to end, or stop it{stale}."
         ) from None
     try:
-        owner_path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+        with suppress(OSError):  # it helps a message alone
+            owner_path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
         yield
     finally:
-        owner_path.unlink(missing_ok=True)
+        with suppress(OSError):
+            owner_path.unlink(missing_ok=True)
         lock.release()
+
+
+def _lock_of(path: Path, owner_path: Path) -> BaseFileLock:
+    """Return the system's lock, or filelock's own where the file system has none.
+
+    The two are files of their own: filelock takes an empty one for a lock that is held.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return FileLock(path.with_name(path.name + ".lock"), timeout=0)
+    with owner_path.open("ab+") as asked:
+        try:
+            fcntl.flock(asked, fcntl.LOCK_SH | fcntl.LOCK_NB)  # which nobody takes alone
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            # It looks again after it has taken away the lock of a process that is no more.
+            return SoftFileLock(path.with_name(path.name + ".lock.soft"), timeout=1)
+    return FileLock(path.with_name(path.name + ".lock"), timeout=0)
 
 
 def summed_up(passes: list[dict[str, Any]], most: int = MOST_PROVENANCE) -> list[dict[str, Any]]:
@@ -284,38 +417,54 @@ def _fitting(provenance: dict[str, Any], size: int) -> bytes:
 
 
 def _sync(path: Path) -> None:
-    """Bring a file's data, or a folder's names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Bring a file's data to the disk."""
+    descriptor = os.open(path, os.O_RDWR)  # Windows does not do it for a reader
     try:
-        os.fsync(descriptor)
+        _fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
+def _sync_folder(folder: Path) -> None:
+    """Bring a folder's names to the disk, where folders can be opened."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows; a folder that may be written and not read
+        return
+    try:
+        _fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fsync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
+
+
 @contextmanager
-def naming_the_disk(folder: Path) -> Iterator[None]:
-    """Turn the system's refusals to write into one line with what to do."""
+def naming_the_disk(path: Path) -> Iterator[None]:
+    """Turn the system's refusals to write a file, or in a folder, into one line with what to do."""
     try:
         yield
-    except OSError as error:
-        # HDF5 reports the system's errno in a text of its own, of several lines.
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        refused = (
-            errno.EACCES,
-            errno.EPERM,
-            errno.EROFS,
-            errno.ENOTDIR,
-            errno.EEXIST,
-            errno.ENOENT,
-            errno.ENAMETOOLONG,
-        )
-        if error.errno is None or not (full or error.errno in refused):
+    except (OSError, RuntimeError) as error:
+        number = errno_of(error)  # HDF5 has it in a text of its own, of several lines
+        if isinstance(error, Timeout) or not number:
             raise
         raise StoreError(
-            f"{folder}: {os.strerror(error.errno)}, expected to write embeddings there. "
-            + (
-                "Make room and call again: the finished part is kept."
-                if full
-                else "Choose another output with -o."
-            )
+            f"{path}: {os.strerror(number)}, expected to write embeddings there. "
+            f"{_REMEDIES.get(number, _ELSEWHERE)}"
         ) from error
+
+
+_ROOM = "Make room and call again: the finished part is kept."
+_ELSEWHERE = "Choose another output with -o."
+_REMEDIES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: _ROOM,
+    errno.EIO: "The disk fails: look after it, or choose another output with -o.",
+}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fer_features.embedding.layout import SLAB, Positions
+from fer_features.embedding.layout import Positions, slab_of
 from fer_features.embedding.partial import Content, PartialStore, summed_up
 from fer_features.embedding.store import Store
 
@@ -62,8 +62,9 @@ class Known:
         for number, store in enumerate(self.stores):
             for known in range(1, len(self.outputs) + 1):
                 images = np.flatnonzero((self.giver == number) & (self.leading == known))
-                for start in range(0, len(images), SLAB):
-                    part = images[start : start + SLAB]
+                slab = slab_of(sum(store.dimensions.get(name, 0) for name in self.outputs[:known]))
+                for start in range(0, len(images), slab):
+                    part = images[start : start + slab]
                     values = store.read_images(self.place[part], self.outputs[:known])
                     partial.write(part, values)
 

@@ -17,7 +17,6 @@ from fer_features.embedding.layout import (
     ROW_FIELDS,
     DamagedStoreError,
     Positions,
-    check_layout,
     checksums,
     dimensions,
     known_outputs,
@@ -86,7 +85,6 @@ class Store:
         self._file = self.path.absolute()
         with opened(self.path, "r") as file, naming_damage(self.path):
             self._state = _state(self._file)
-            check_layout(file, self.path)
             self.backbone: dict[str, Any] = read_json(file, "backbone", self.path)
             self.dataset: dict[str, Any] = read_json(file, "dataset", self.path)
             self.provenance: dict[str, Any] = read_json(file, "provenance", self.path)
@@ -225,13 +223,14 @@ class Store:
         if str(network["backbone"]).startswith("sha256:"):
             said.append(f"--backbone {shlex.quote(files.get('backbone', 'FILE.keras'))}")
         else:
-            said.append(f"--backbone {network['backbone']}")
+            said.append(f"--backbone {shlex.quote(network['backbone'])}")
             weights = str(network["weights"]).partition("@")[0]
             file = shlex.quote(files.get("weights", "FILE"))
-            said.append(f"--weights {file if weights.startswith('sha256:') else weights}")
+            is_file = weights.startswith("sha256:")
+            said.append(f"--weights {file if is_file else shlex.quote(weights)}")
         said.append(f"--input-size {network['input_size']}")
         if network["precision"] != "float32":
-            said.append(f"--precision {network['precision']}")
+            said.append(f"--precision {shlex.quote(network['precision'])}")
         height, _, channels = network["image"]
         said += [f"--image-size {height}"] * (height != SIDE) + ["--color"] * (channels == 3)
         if dataset.get("limit") is not None:

@@ -1,6 +1,8 @@
 """Blocks of images computed by other processes: on this machine, or on a Dask cluster."""
 
+import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from fer_features.embedding.backbone import BackboneSpec
 from fer_features.embedding.engines import Engine, embed, load_engine
 from fer_features.embedding.layout import Positions
 from fer_features.embedding.network import Outputs
+from fer_features.embedding.openvino import converted_network
 from fer_features.errors import OptionError
 
 
@@ -52,6 +55,9 @@ def embed_elsewhere(
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+    if computing.engine == "openvino" and dask is None:
+        # Once, here: what is kept, and whole, is read by all.
+        converted_network(computing.spec, computing.outputs, computing.folder)
     with _backend(workers, dask) as backend, parallel_config(**backend):
         # As bytes: joblib lays an array into one Dask worker's memory, from where it is lost
         # with that worker; what travels with the task does not.
@@ -82,7 +88,8 @@ def threads_of(workers: int, dask: str | None) -> int | None:
 @contextmanager
 def _backend(workers: int, dask: str | None) -> Iterator[dict[str, Any]]:
     if dask is None:
-        yield {"backend": "loky", "n_jobs": workers}
+        own = {"initializer": watch_parent, "initargs": (os.getpid(),)}
+        yield {"backend": "loky", "n_jobs": workers, **own}
         return
     try:
         from distributed import Client
@@ -102,6 +109,20 @@ def _backend(workers: int, dask: str | None) -> Iterator[dict[str, Any]]:
                 f"Start one with dask worker {dask}."
             )
         yield {"backend": "dask", "n_jobs": -1, "client": client}
+
+
+def watch_parent(parent: int, every: float = 1.0) -> None:
+    """End this process soon after its parent, which may be killed before it can say so.
+
+    Where the system tells who the parent is now, as Linux and macOS do and Windows does not.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(every)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="parent").start()
 
 
 # One block at a time in a worker, also where Dask gives it several threads: engines compute on

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -95,6 +96,11 @@ class Classifier:
         self.label: str = head.label
         self.classes: tuple[str, ...] = head.classes
         self.features: str = head.features
+        self._networks: dict[int, Engine] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the network out, which is loaded again where the copy is used."""
+        return self.__dict__ | {"_networks": {}}
 
     @classmethod
     def load(
@@ -132,8 +138,12 @@ class Classifier:
         BackboneError
             The network cannot be had, or what is given is another one.
         OptionError
-            The engine is unknown or not installed.
+            The engine is unknown or not installed, or a path is none.
         """
+        for name, path in (("run", run), ("backbone", backbone), ("weights", weights)):
+            is_left_out = path is None and name != "run"
+            if not (is_left_out or isinstance(path, str | os.PathLike)):
+                raise OptionError(f"{name}: {path!r}, expected a path. Pass one.")
         folder = Path(run)
         head = load_run_head(folder)
         spec = run_spec(head, backbone, weights)
@@ -195,7 +205,8 @@ class Classifier:
         SourceError
             A path is missing, a folder holds no images, or a table other pixels.
         OptionError
-            A bad ``min_probability``, or no detector is installed.
+            A bad ``min_probability``, one above 0 where a class is named ``"unsure"``, or no
+            detector is installed.
         """
         import pandas as pd
 
@@ -233,7 +244,7 @@ class Classifier:
 
         What can be said of the call as a whole is raised by the call, not by the first answer.
         """
-        _check_probability(min_probability)
+        self._check_probability(min_probability)
         detector = Detector() if detect else None
         checked = check_images(images)
         self._network  # noqa: B018  # loaded, or refused, before the first image is read
@@ -263,7 +274,7 @@ class Classifier:
         """
         import pandas as pd
 
-        _check_probability(min_probability)
+        self._check_probability(min_probability)
         height, width, channels = self.image
         shape = (height, width) if channels == 1 else self.image
         is_right = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8
@@ -312,9 +323,20 @@ class Classifier:
     def _is_converted(self) -> bool:
         return is_converted(self.spec, self.outputs, self.network_folder)
 
-    @cached_property
+    @property
     def _network(self) -> Engine:
-        return load_engine(self.spec, self.outputs, self.engine, self.network_folder)
+        process = os.getpid()  # the threads of an engine do not go with a fork
+        if process not in self._networks:
+            if self._networks and self.engine == "tensorflow":
+                raise OptionError(
+                    "engine: TensorFlow, which would wait for ever in the fork of a process that "
+                    'used it, expected another. Pass engine="openvino", or start processes with '
+                    '"spawn".'
+                )
+            self._networks[process] = load_engine(
+                self.spec, self.outputs, self.engine, self.network_folder
+            )
+        return self._networks[process]
 
     def _stream(
         self, images: list[Any], detector: Detector | None, least: float, progress: bool
@@ -362,7 +384,11 @@ class Classifier:
         probabilities, predicted = self.head.answers(X, self.temperature)
         yield from zip(probabilities, predicted.tolist(), strict=True)
 
-
-def _check_probability(least: float) -> None:
-    if not 0 <= least <= 1:
-        raise OptionError(f"min_probability: {least!r}, expected a number from 0 to 1.")
+    def _check_probability(self, least: float) -> None:
+        if not (isinstance(least, Real) and 0 <= least <= 1):
+            raise OptionError(f"min_probability: {least!r}, expected a number from 0 to 1.")
+        if least > 0 and UNSURE in self.classes:
+            raise OptionError(
+                f"min_probability: {self.run} has a class of the name {UNSURE!r}, which its "
+                "answers could not be told apart from. Rename the class, or leave this out."
+            )

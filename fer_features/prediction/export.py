@@ -126,24 +126,28 @@ def export(
         )
     beside = [target.with_suffix(".bin")] * (kind.write is _write_openvino)
     there = [each for each in (target, *beside) if each.exists()]
+    if folders := [each for each in there if each.is_dir()]:
+        raise OptionError(f"{folders[0]}: a folder, expected a file's name. Choose another.")
     if there and not overwrite:
         raise OptionError(
             f"{there[0]}: exists, expected a new name. Choose one, or overwrite=True."
         )
     if not target.absolute().parent.is_dir():
         raise RunError(f"{target}: no folder {target.parent}, expected one. Make it first.")
+    log.info("writing %s, then comparing it with the run", target)
     with (
         _naming(target),
         tempfile.TemporaryDirectory(
             dir=target.absolute().parent, prefix=f".{target.name}-"
         ) as folder,
     ):
-        new = Path(folder) / target.name
+        # In lower case, as the runtimes tell formats by their suffix.
+        new = Path(folder) / target.with_suffix(target.suffix.lower()).name
         kind.write(classifier, new)
         difference = _difference(classifier, new, kind)
         # The model itself last: a pair of files counts as there when it is whole.
         for each in sorted(Path(folder).iterdir(), key=lambda file: file == new):
-            each.replace(target.with_name(each.name))
+            each.replace(target if each == new else target.with_name(each.name))
     if difference is not None and difference > CLOSE:
         log.warning(
             "%s: its probabilities differ from the run's by up to %.1g on drawn faces, expected "
@@ -268,8 +272,9 @@ def _write_openvino(classifier: Whole, path: Path) -> None:
 
 def _write_onnx(classifier: Whole, path: Path) -> None:
     tf = import_tensorflow()
-    import onnx
-    from tf2onnx import convert, tf_loader
+    with _quiet("tf2onnx", "tensorflow"):
+        import onnx
+        from tf2onnx import convert, tf_loader
 
     keras_model = _keras_model(classifier)
     classify = tf.function(lambda pixels: keras_model(pixels, training=False), autograph=False)
@@ -408,12 +413,14 @@ def _naming(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet(*names: str) -> Iterator[None]:
-    """Keep the remarks of converters to errors."""
+    """Keep the remarks of converters to errors, and what they do to logging to themselves."""
     levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    handlers = list(logging.root.handlers)
     for logger in levels:
         logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        logging.root.handlers = handlers
         for logger, level in levels.items():
             logger.setLevel(level)

@@ -1,5 +1,6 @@
 """Images of any kind, as people have them, to pixels of the form that a classifier takes."""
 
+import io
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from fer_features.errors import SourceError
 from fer_features.faces import arrays, csv_file, parquet
-from fer_features.faces.bad_rows import BadRows, RowError, one_or_many
+from fer_features.faces.bad_rows import BadRows, RowError, one_or_many, shown
 from fer_features.faces.dataset import ImageForm, form_name
 from fer_features.faces.folder import list_images, shown_name
 from fer_features.faces.image import (
@@ -31,6 +32,12 @@ log = logging.getLogger(__name__)
 
 Images: TypeAlias = Any
 """A path, a Pillow image, an array of one or several, encoded bytes, an open file, or a list."""
+
+_MOST = 256
+"""Megabytes that are read of an open file: a stream may have no end."""
+
+_TEXT = "open for text, expected bytes (open it with mode 'rb')"
+_NO_PIXELS = "no pixels, expected an image"
 
 _AT_ONCE = 512
 """Files of a folder that are read before their faces are embedded."""
@@ -77,10 +84,8 @@ def check_images(images: Images) -> list[Any]:
                 f"images: {what}, expected paths, Pillow images, the content of image files, or "
                 "uint8 arrays (h, w) or (h, w, 3), or (n, h, w) or (n, h, w, 3)."
             )
-        if isinstance(each, str | os.PathLike) and not Path(each).exists():
-            raise SourceError(
-                f"{shown_name(each)}: no such file or folder, expected images. Check the path."
-            )
+        if isinstance(each, str | os.PathLike):
+            _check_path(each)
     return found
 
 
@@ -133,6 +138,7 @@ class _Reader:
         self.color = form[2] == 3
         self.detector = detector
         self.mentioned = False
+        self.files: list[Any] = []
 
     def file(self, path: Path) -> Iterator[Item]:
         name = shown_name(path)
@@ -146,11 +152,18 @@ class _Reader:
         """Read all images in a folder and below, in the order of their paths."""
         bad = BadRows(shown_name(folder), "file", "/", ("", ""))
         listing = list_images(folder, bad)
-        if not listing.images and not bad.count:
-            raise SourceError(f"{shown_name(folder)}: no images, expected some. Check the path.")
-        for kind, count in listing.left_out.items():
-            log.info("%s: passed over %s: %s", shown_name(folder), f"{count:,}", kind)
         left_out = _left_out(bad)
+        passed_over = []
+        for kind, count in listing.left_out.items():
+            if kind.startswith("images of a kind that cannot be read"):
+                finding = f"left out {one_or_many(count, 'file')}: {kind}"
+                left_out.append(Item(bad.source, finding=finding))
+            else:
+                passed_over.append((f"{count:,}", kind))
+        if not listing.images and not left_out:
+            raise SourceError(f"{bad.source}: no images, expected some. Check the path.")
+        for said in passed_over:
+            log.info("%s: passed over %s: %s", bad.source, *said)
         coming(len(left_out) + len(listing.images))
         yield from left_out
         if self.detector is not None:
@@ -211,29 +224,64 @@ class _Reader:
 
     def given(self, image: Any, name: str) -> Iterator[Item]:
         """Read an image that is no path: encoded, an open file, Pillow's, or an array."""
-        if hasattr(image, "read"):
-            name = shown_name(str(getattr(image, "name", name)))
-            image = image.read()
-            if not isinstance(image, bytes):
-                yield Item(name, finding="open for text, expected bytes (open it with mode 'rb')")
-                return
-        if isinstance(image, np.ndarray):
-            from PIL import Image
+        hint = ""
+        try:
+            if hasattr(image, "read"):
+                name = shown_name(str(getattr(image, "name", name)))
+                image = self.content(image)
+            elif isinstance(image, bytes | bytearray | memoryview):
+                image = bytes(image)
+                hint = " (bytes are taken for the content of an image file)"
+            elif isinstance(image, np.ndarray):
+                image = _picture(image)
+            elif _is_closed(image):
+                raise RowError("a closed Pillow image, expected an open one")
+        except RowError as finding:
+            yield Item(name, finding=str(finding))
+            return
+        yield from self.opened(image, name, hint)
 
-            image = Image.fromarray(image)
-        yield from self.opened(image, name)
+    def content(self, file: Any) -> bytes:
+        """Return what an open file holds."""
+        if isinstance(file, io.TextIOBase):
+            raise RowError(_TEXT)
+        held = bytearray()
+        try:
+            while part := file.read(1_000_000):
+                if isinstance(part, str):
+                    raise RowError(_TEXT)
+                held += part
+                if len(held) > _MOST * 1_000_000:
+                    raise RowError(f"more than {_MOST} MB, expected an image")
+        except io.UnsupportedOperation as error:
+            raise RowError("open for writing, expected for reading (mode 'rb')") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise RowError(f"cannot be read ({shown(reason, 60)})") from error
+        if not held and any(file is each for each in self.files):
+            raise RowError("was read already, expected once")
+        self.files.append(file)
+        return bytes(held)
 
-    def opened(self, data: Any, name: str) -> Iterator[Item]:
-        """Read a file's content, or a Pillow image: a face, or a photograph of some."""
+    def opened(self, data: Any, name: str, hint: str = "") -> Iterator[Item]:
+        """Read a file's content, or a Pillow image: a face, or a photograph of some.
+
+        ``hint`` is added where the content is not recognised.
+        """
+        from PIL import UnidentifiedImageError
+
         try:
             with remarks_ignored(), opened_image(data, first_frame=True) as (image, frames):
                 width, height = image.size
+                if not (width and height):
+                    raise RowError(_NO_PIXELS)
                 if self.detector is None:
                     pixels = face(image, self.shape, self.color)
                 else:
                     photograph = plain(image, self.color)
         except RowError as finding:
-            yield Item(name, finding=str(finding))
+            unknown = isinstance(finding.__cause__, UnidentifiedImageError)
+            yield Item(name, finding=f"{finding}{hint * unknown}")
             return
         if self.detector is None:
             yield self.whole(Decoded(pixels, width, height, frames), name)
@@ -272,12 +320,48 @@ def _say_frames(frames: int, name: str) -> None:
         log.warning("%s: %d frames, of which the first is taken", name, frames)
 
 
+def _check_path(path: str | os.PathLike[str]) -> None:
+    if not os.fspath(path):
+        raise SourceError(
+            f"images: {path!r}, expected a path of an image, a folder or a table. Name one."
+        )
+    try:
+        is_there = Path(path).exists()
+    except OSError as error:
+        raise SourceError(
+            f"{shown_name(path)}: cannot be looked at ({error.strerror}), expected images. Check "
+            "the path."
+        ) from error
+    if not is_there:
+        raise SourceError(
+            f"{shown_name(path)}: no such file or folder, expected images. Check the path."
+        )
+
+
+def _picture(pixels: npt.NDArray[np.uint8]) -> Any:
+    from PIL import Image
+
+    if not pixels.size:
+        raise RowError(_NO_PIXELS)
+    return Image.fromarray(pixels)
+
+
+def _is_closed(image: Any) -> bool:
+    """Tell whether a Pillow image was closed, before its pixels were read or after."""
+    with remarks_ignored():
+        try:
+            image.load()
+        except Exception as error:  # what else is wrong is told of where the image is used
+            return isinstance(error, AssertionError) or "closed" in str(error)
+    return False
+
+
 def _is_one(image: Any) -> bool:
     """Tell whether something is one image or path, and not several."""
     if isinstance(image, np.ndarray):
         grey, colour = image.ndim == 2, image.ndim == 3 and image.shape[2] == 3
         # (h, w, 4) is no h images of 4 pixels' width.
         is_whole = min(image.shape[:2], default=0) >= _LEAST
-        return image.dtype == np.uint8 and (grey or colour) and is_whole
-    known = isinstance(image, str | os.PathLike | bytes)
+        return image.dtype == np.uint8 and (grey or colour) and (is_whole or not image.size)
+    known = isinstance(image, str | os.PathLike | bytes | bytearray | memoryview)
     return known or hasattr(image, "read") or hasattr(image, "has_transparency_data")

@@ -120,6 +120,31 @@ def test_bytes_are_read_from_standard_input(home: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file names are UTF-8")
+def test_standard_input_is_read_once(home: Path) -> None:
+    with (home / "faces/0.png").open("rb") as face:
+        call = [sys.executable, "-m", MODULE, "run", "-", "-", "--quiet"]
+        said = subprocess.run(
+            call, cwd=home, stdin=face, capture_output=True, text=True, check=False
+        )
+    assert (said.returncode, said.stdout.count("\n")) == (1, 1)
+    assert said.stderr == "<stdin>: was read already, expected once\n"
+
+
+def test_a_closed_standard_output_is_refused(home: Path) -> None:
+    call = ["sh", "-c", f'"{sys.executable}" -m {MODULE} run faces >&-']
+    said = subprocess.run(call, cwd=home, stderr=subprocess.PIPE, text=True, check=False)
+    assert said.returncode == 2
+    assert said.stderr.startswith("Error: standard output is closed, expected somewhere to write")
+    assert said.stderr.count("\n") == 1
+
+
+def test_images_of_a_kind_that_cannot_be_read_are_named(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "photo.heic").write_bytes(b"heic")
+    said = called("fer-predict", "run", tmp_path, "--quiet", cwd=home)
+    assert (said.returncode, said.stdout) == (1, "")
+    assert said.stderr.endswith(": images of a kind that cannot be read (.heic)\n")
+
+
 def test_a_name_that_is_not_utf8_is_shown_with_escapes(home: Path, tmp_path: Path) -> None:
     name = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
     name.write_bytes((home / "faces/0.png").read_bytes())
@@ -151,7 +176,8 @@ def test_bad_images_are_named_and_the_rest_go_on(home: Path, tmp_path: Path) -> 
         assert said.stdout.startswith(f"{tmp_path / 'c.png'}\t")
         assert said.stdout.count("\n") == 1
         assert said.stderr == (
-            f"{tmp_path / 'a.png'}: no image that can be recognised, expected what its name says\n"
+            f"{tmp_path / 'a.png'}: no image that can be recognised, expected one such as PNG or "
+            "JPEG\n"
             f"{tmp_path / 'b.png'}: an empty file, expected an image\n"
         )
 
@@ -162,6 +188,7 @@ BAD_CALLS = [
     (["comparison", "faces"], "Name comparison/fits/logistic-"),
     (["run", "missing.png"], "missing.png: no such file or folder"),
     (["run", "empty"], "empty: no images, expected some"),
+    (["run", ""], "images: '', expected a path of an image"),
     (["run"], "Missing argument"),
     (["run", "faces", "--csv", "--json"], "expected one of the two"),
     (["run", "faces", "--min-probability", "2"], "2.0 is not in the range"),

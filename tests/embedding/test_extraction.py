@@ -208,7 +208,7 @@ def test_very_many_passes_are_summed_up(path: Path, counting: Counting) -> None:
     images = sum(each["images"] for each in many)
     assert images == 40 + 150
     with h5py.File(path, "r+") as file:
-        file.attrs["provenance"] = json.dumps({"passes": many})
+        file.attrs["provenance"] = np.bytes_(json.dumps({"passes": many}))
     for n in range(41, 46):
         store = extract(taken(faces, slice(n)), path, backbone=TINY)
         passes = store.provenance["passes"]
@@ -233,7 +233,8 @@ def test_what_a_pass_says_of_itself_always_fits(tmp_path: Path, outputs: int) ->
     earlier = [{**entry, "seconds": 1.0, "images": i} for i in range(60)]
     passes = [*summed_up(earlier), entry]
     partial = tmp_path / "a.h5.partial"
-    create_partial(partial, content, TINY, lengths, {}, {"passes": passes})
+    dataset = {"name": "noise", "image": [48, 48, 1], "skipped": 0}
+    create_partial(partial, content, TINY, lengths, dataset, {"passes": passes})
     cosine = {
         "images": 128, "plain": {"min": 0.12345, "median": 0.12345},
         "centred": {"min": 0.12345, "median": 0.12345}, "warns": False,

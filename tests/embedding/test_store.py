@@ -449,13 +449,13 @@ def test_an_attribute_of_another_kind_is_refused(path: Path, name: str, value: A
 )
 def test_outputs_that_are_not_the_datasets_are_refused(path: Path, outputs: list[Any]) -> None:
     with h5py.File(path, "r+") as file:
-        file.attrs["outputs"] = json.dumps(outputs)
+        file.attrs["outputs"] = np.bytes_(json.dumps(outputs))
     assert "outputs are not those of its attribute" in refused(path)
 
 
 def test_a_backbone_that_is_not_the_fingerprints_is_refused(path: Path) -> None:
     with h5py.File(path, "r+") as file:
-        file.attrs["fingerprint"] = "0" * 64
+        file.attrs["fingerprint"] = np.bytes_("0" * 64)
     assert "fingerprint is not that of its backbone" in refused(path)
 
 

@@ -1,5 +1,7 @@
 """Workers on this machine and on a Dask cluster give what one process gives."""
 
+import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -15,6 +17,8 @@ import pytest
 from support import TINY, noise_faces
 
 from fer_features import Store, extract
+from fer_features.embedding import extraction, openvino
+from fer_features.embedding.engines import load_engine
 from fer_features.errors import OptionError
 
 FACES = noise_faces(600)
@@ -48,6 +52,85 @@ def test_local_workers_take_images_of_any_form(tmp_path: Path) -> None:
     two = extract(faces, tmp_path / "two.h5", backbone=SPEC, workers=2, batch_size=9)
     alone = extract(faces, tmp_path / "alone.h5", backbone=SPEC).embeddings()
     assert np.abs(two.embeddings() - alone).max() <= 1e-5 * np.abs(alone).max()
+
+
+def processes() -> dict[int, tuple[int, str]]:
+    """Return parent and command of every process, by its number."""
+    found = {}
+    for each in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if each.name.isdecimal():
+                parent = int((each / "stat").read_text().rpartition(")")[2].split()[1])
+                found[int(each.name)] = (parent, (each / "cmdline").read_text())
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+@pytest.mark.parametrize("later", [0.0, 2.0], ids=["as they start", "at work"])
+def test_workers_go_when_their_parent_is_killed(tmp_path: Path, later: float) -> None:
+    (tmp_path / "run.py").write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
+        "from support import TINY, noise_faces\n"
+        "from fer_features import extract\n"
+        "if __name__ == '__main__':\n"
+        "    extract(noise_faces(20000), 'killed.h5', backbone=TINY, workers=2, batch_size=1)\n"
+    )
+    load_engine(TINY, TINY.outputs, "openvino", tmp_path)
+    parent = subprocess.Popen([sys.executable, "run.py"], cwd=tmp_path)
+    workers: list[int] = []
+    try:
+        while len(workers) < 2:
+            assert parent.poll() is None
+            time.sleep(0.02)
+            workers = [
+                number
+                for number, (its, said) in processes().items()
+                if its == parent.pid and "popen_loky" in said
+            ]
+        time.sleep(later)
+        assert parent.poll() is None
+        parent.kill()
+        parent.wait()
+        killed = time.monotonic()
+        left = set(workers)
+        while left and time.monotonic() < killed + 10:
+            time.sleep(0.1)
+            left = {number for number in left if number in processes()}
+        assert left == set()
+    finally:
+        parent.kill()
+        for number in workers:
+            with contextlib.suppress(ProcessLookupError):
+                if "popen_loky" in processes().get(number, (0, ""))[1]:
+                    os.kill(number, signal.SIGKILL)
+
+
+def test_the_parent_alone_converts_a_network_that_went_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a stopped pass goes on, and nothing but its embeddings is left."""
+    path = tmp_path / "faces.h5"
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction, "embed", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            extract(FACES, path, backbone=SPEC, engine="openvino")
+    for each in tmp_path.glob("openvino-*"):
+        each.unlink()
+    converted = []
+    write = openvino.write_network
+
+    def writing(*arguments: object) -> str:
+        converted.append(arguments)
+        return write(*arguments)
+
+    monkeypatch.setattr(openvino, "write_network", writing)
+    store = extract(FACES, path, backbone=SPEC, engine="openvino", workers=2, batch_size=32)
+    assert len(converted) == 1  # had a worker done it, this process would not know
+    assert store.verify() == []
 
 
 @pytest.fixture

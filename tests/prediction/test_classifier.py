@@ -1,8 +1,11 @@
 """A run made whole: it says of images what the run said of its store."""
 
+import copy
 import io
 import json
+import multiprocessing
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -23,8 +26,10 @@ from fer_features import (
     Classifier,
     FaceDataset,
     LogisticHead,
+    Store,
     Task,
     compare,
+    evaluate,
     extract,
 )
 from fer_features.embedding.applications import APPLICATIONS
@@ -176,6 +181,36 @@ def test_below_the_least_probability_the_answer_is_unsure(home: Path, faces: Fac
                 ask(faces.pixels[:1], min_probability=least)
 
 
+def test_a_class_of_the_name_unsure_is_not_mixed_up_with_being_unsure(
+    home: Path, tmp_path: Path, faces: FaceDataset
+) -> None:
+    task = Task({UNSURE: ["happiness"], "down": ["anger"]}, per_class="min")
+    data = task.select(Store(home / "stores" / "faces.h5"))
+    evaluate(LogisticHead().fit(data.train.X, data.train.y), data).save(tmp_path / "run")
+    classifier = Classifier.load(tmp_path / "run")
+    assert set(classifier.predict_pixels(faces.pixels[:20])["predicted"]) <= {UNSURE, "down"}
+    for ask in (classifier.predict, classifier.predict_pixels):
+        with pytest.raises(OptionError, match=r"has a class of the name 'unsure'.*Rename the"):
+            ask(faces.pixels[:2], min_probability=0.6)
+
+
+@pytest.mark.parametrize("least", [None, "0.5", 1.1, float("nan")])
+def test_a_least_probability_that_is_no_probability_is_refused(
+    least: Any, home: Path, faces: FaceDataset
+) -> None:
+    with pytest.raises(OptionError, match=r"min_probability: .*, expected a number from 0 to 1"):
+        Classifier.load(home / "runs/two").predict(faces.pixels[0], min_probability=least)
+
+
+@pytest.mark.parametrize(
+    ("path", "match"),
+    [("", "images: '', expected a path"), ("a" * 300, "cannot be looked at .File name too long")],
+)
+def test_a_path_that_no_file_can_have_is_refused(path: str, match: str, home: Path) -> None:
+    with pytest.raises(SourceError, match=match):
+        Classifier.load(home / "runs/two").predict(path)
+
+
 def test_it_says_what_it_is(home: Path) -> None:
     classifier = Classifier.load(home / "runs/joined")
     assert classifier.classes == ("up", "calm", "down")
@@ -286,6 +321,110 @@ def test_what_cannot_be_looked_at_in_a_folder_is_named(home: Path, tmp_path: Pat
     found = " ".join(said["finding"])
     assert "nowhere.png: cannot be followed (No such file" in found
     assert "circle: a link back to a folder above it" in found
+
+
+def test_images_of_a_kind_that_cannot_be_read_are_bad_and_other_files_are_not(
+    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, faces: FaceDataset
+) -> None:
+    classifier = Classifier.load(home / "runs/two")
+    (tmp_path / "photo.HEIC").write_bytes(b"heic")
+    finding = "left out 1 file: images of a kind that cannot be read (.heic)"
+    only = classifier.predict(tmp_path)
+    assert only[["source", "finding"]].to_numpy().tolist() == [[str(tmp_path), finding]]
+    Image.fromarray(faces.pixels[0]).save(tmp_path / "face.png")
+    (tmp_path / "notes.txt").write_text("notes")
+    caplog.clear()
+    with caplog.at_level("INFO", "fer_features"):
+        first, second = classifier.stream(tmp_path)
+    assert (first.finding, first.is_bad) == (finding, True)
+    assert second.source == str(tmp_path / "face.png")
+    said = f"{tmp_path}: passed over 1: files that are no images (.txt)"
+    assert [record.getMessage() for record in caplog.records] == [said]
+
+
+def closed(image: Any) -> Any:
+    image.close()
+    return image
+
+
+class Endless:
+    """An open file without end."""
+
+    def read(self, size: int) -> bytes:
+        return bytes(size)
+
+
+@pytest.mark.parametrize("detect", [False, True])
+def test_what_was_given_and_cannot_be_read_is_named_and_the_rest_go_on(
+    detect: bool, home: Path, tmp_path: Path, faces: FaceDataset
+) -> None:
+    path = tmp_path / "face.png"
+    Image.fromarray(faces.pixels[0]).save(path)
+    with Image.open(path) as never_read:
+        pass
+    file = path.open("rb")
+    no_pixels = "no pixels, expected an image"
+    given: list[tuple[Any, str]] = [
+        (path.open(encoding="utf-8"), "open for text, expected bytes (open it with mode 'rb')"),
+        (closed(path.open("rb")), "cannot be read (read of closed file)"),
+        ((tmp_path / "new").open("wb"), "open for writing, expected for reading (mode 'rb')"),
+        (Endless(), "more than 256 MB, expected an image"),
+        (closed(Image.open(path)), "a closed Pillow image, expected an open one"),
+        (never_read, "a closed Pillow image, expected an open one"),
+        (Image.new("L", (0, 0)), no_pixels),
+        (Image.new("RGB", (0, 5)), no_pixels),
+        (np.zeros((0, 5), np.uint8), no_pixels),
+        (np.zeros((5, 0, 3), np.uint8), no_pixels),
+        (str(path).encode(), "(bytes are taken for the content of an image file)"),
+        (file, ""),
+        (file, "was read already, expected once"),
+        (bytearray(path.read_bytes()), ""),
+        (memoryview(path.read_bytes()), ""),
+    ]
+    images = [image for image, _ in given]
+    answers = list(Classifier.load(home / "runs/two").stream(images, detect=detect))
+    for answer, (_, finding) in zip(answers, given, strict=True):
+        expected = finding or ("no face found" if detect else "")
+        assert answer.finding.endswith(expected)
+        assert answer.is_bad == bool(finding)
+        assert bool(answer.finding) == bool(expected)
+
+
+@pytest.mark.parametrize("make", [lambda each: pickle.loads(pickle.dumps(each)), copy.deepcopy])
+def test_a_classifier_that_was_used_can_be_copied(
+    make: Callable[[Classifier], Classifier], home: Path, faces: FaceDataset
+) -> None:
+    classifier = Classifier.load(home / "runs/two")
+    said = classifier.predict_pixels(faces.pixels[:3])
+    pd.testing.assert_frame_equal(make(classifier).predict_pixels(faces.pixels[:3]), said)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "tensorflow"])
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_of_a_process_that_used_it_answers_or_is_refused(
+    engine: str, home: Path, faces: FaceDataset
+) -> None:
+    classifier = Classifier.load(home / "runs/two", engine=engine)
+    expected = classifier.predict_pixels(faces.pixels[:3])
+    fork = multiprocessing.get_context("fork")
+    answers = fork.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(classifier.predict_pixels(faces.pixels[:3]))
+        except OptionError as error:
+            answers.put(str(error))
+
+    child = fork.Process(target=ask)
+    child.start()
+    child.join(30)
+    child.kill()
+    assert child.exitcode == 0
+    said = answers.get()
+    if engine == "openvino":
+        pd.testing.assert_frame_equal(said, expected)
+    else:
+        assert said.startswith("engine: TensorFlow, which would wait for ever")
 
 
 def test_of_an_animated_image_the_first_frame_is_taken_and_that_is_said(
@@ -542,7 +681,7 @@ def test_a_run_without_a_head_or_with_another_s_is_refused(home: Path, tmp_path:
         ({"format": "other/format"}, r"format 'other/format', expected 'fer-features/result'"),
         ({"format_version": 9}, "format_version 9, this fer-features reads up to 1"),
         ({"store": {}}, "a network of fingerprint .*, expected .*, which the head was fitted to"),
-        ({"calibration": {"temperature": 0}}, "expected a number above 0"),
+        ({"calibration": {"temperature": 0}}, "expected a number "),
         ({"calibration": {}}, "no 'temperature'"),
     ],
 )
@@ -561,6 +700,13 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         Classifier.load(tmp_path / "missing")
     with pytest.raises(RunError, match=r"no metrics\.json, expected the folder of a run"):
         Classifier.load(tmp_path)
+
+
+@pytest.mark.parametrize("given", [{"run": None}, {"weights": 5}, {"backbone": b"a.keras"}])
+def test_what_is_no_path_is_refused(given: dict[str, Any], home: Path) -> None:
+    (name,) = given
+    with pytest.raises(OptionError, match=f"{name}: .*, expected a path"):
+        Classifier.load(**{"run": home / "runs/two"} | given)
 
 
 def test_an_unknown_engine_is_refused(home: Path) -> None:

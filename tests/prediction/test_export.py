@@ -173,6 +173,24 @@ def test_another_suffix_is_refused(name: str, home: Path, tmp_path: Path) -> Non
         export(Classifier.load(home / "runs/two"), tmp_path / name)
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_suffix_may_be_in_capitals(suffix: str, home: Path, tmp_path: Path) -> None:
+    target = tmp_path / f"m{suffix.upper()}"
+    assert export(Classifier.load(home / "runs/two"), target) is not None
+    beside = {"m.bin"} if suffix == ".xml" else set()
+    assert {path.name for path in tmp_path.iterdir()} == {target.name} | beside
+
+
+@pytest.mark.parametrize("name", ["m.xml", "m.bin"])
+def test_a_folder_is_not_replaced_and_nothing_is_written(
+    name: str, home: Path, tmp_path: Path
+) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(OptionError, match=f"{name}: a folder, expected a file's name"):
+        export(Classifier.load(home / "runs/two"), tmp_path / "m.xml", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_what_is_there_is_kept_unless_it_is_to_be_replaced(home: Path, tmp_path: Path) -> None:
     classifier = Classifier.load(home / "runs/two")
     for name in ("a.xml", "b.bin"):
