@@ -11,6 +11,7 @@ import math
 import os
 import re
 import stat
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -47,6 +48,9 @@ MOST_READ, MOST_STRUCTURE = 2**20, 2**26
 
 MOST_UNSEEN = 2**28
 """Bytes of rows above which a file must hold some data for them, and not holes alone."""
+
+PATIENCE = 2.0
+"""Seconds that a lock is waited for: a process that is just being started may hold it as well."""
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 """What a file system answers that has no locks."""
@@ -123,15 +127,20 @@ def _lock(file: BinaryIO, path: Path, mode: str) -> bool:
         return True
     if os.environ.get("HDF5_USE_FILE_LOCKING", "").upper() in ("FALSE", "0"):
         return False
-    try:
-        fcntl.flock(file, (fcntl.LOCK_SH if mode == "r" else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            raise _in_use(path, mode) from error
-        if error.errno not in NO_LOCKS:
-            raise
-        return False
-    return True
+    asked = (fcntl.LOCK_SH if mode == "r" else fcntl.LOCK_EX) | fcntl.LOCK_NB
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, asked)
+            return True
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                return False
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            if time.monotonic() > until:
+                raise _in_use(path, mode) from error
+        time.sleep(0.05)
 
 
 def _in_use(path: Path, mode: str) -> StoreError:

@@ -421,6 +421,7 @@ def _quiet(*names: str) -> Iterator[None]:
     try:
         yield
     finally:
-        logging.root.handlers = handlers
+        for handler in set(logging.root.handlers) - set(handlers):
+            logging.root.removeHandler(handler)
         for logger, level in levels.items():
             logger.setLevel(level)

@@ -259,6 +259,8 @@ def test_ctrl_c_leaves_what_is_finished_on_standard_output(home: Path, tmp_path:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # What a shell starts in the background ignores it, and so does all that this starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
