@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -130,6 +131,26 @@ def messages_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.version_option(None, "--version", package_name="fer-features"),
         click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks."),
         click.option("--quiet", is_flag=True, help="Show results and errors only."),
+    ):
+        function = option(function)
+    return function
+
+
+def network_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--backbone`` and ``--weights``: where the files of a run's network lie now."""
+    for option in (
+        click.option(
+            "--weights",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="The network's weights, likewise.",
+        ),
+        click.option(
+            "--backbone",
+            type=click.Path(path_type=Path),
+            metavar="FILE.keras",
+            help="The network's file, where it is not where the run's store had it.",
+        ),
     ):
         function = option(function)
     return function

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import click
 
-from fer_features.cli.command import SETTINGS, Command, messages_options, show_messages
+from fer_features.cli.command import (
+    SETTINGS,
+    Command,
+    messages_options,
+    network_options,
+    show_messages,
+)
 
 EPILOG = """\b
 Examples:
@@ -34,18 +40,7 @@ The file takes uint8 pixels of the run's image form, and says the probability of
     "temperature]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
-@click.option(
-    "--backbone",
-    type=click.Path(path_type=Path),
-    metavar="FILE.keras",
-    help="The network's file, where it is not where the run's store had it.",
-)
-@click.option(
-    "--weights",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The network's weights, likewise.",
-)
+@network_options
 @messages_options
 def main(
     run: Path,

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fer_features.cli.command import SETTINGS, Command, Name, messages_options, show_messages
+from fer_features.cli.command import (
+    SETTINGS,
+    Command,
+    Name,
+    messages_options,
+    network_options,
+    show_messages,
+)
 from fer_features.errors import OptionError
 
 if TYPE_CHECKING:
@@ -64,18 +71,7 @@ Images that cannot be read are named on standard error, the others go on; the st
     show_default=True,
     help="What executes the network; auto takes the fastest one installed.",
 )
-@click.option(
-    "--backbone",
-    type=click.Path(path_type=Path),
-    metavar="FILE.keras",
-    help="The network's file, where it is not where the run's store had it.",
-)
-@click.option(
-    "--weights",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The network's weights, likewise.",
-)
+@network_options
 @messages_options
 def main(
     run: Path,
