@@ -201,6 +201,7 @@ def test_space_is_reserved_where_the_system_cannot(
     assert not Store(path).known().any()
 
 
+@pytest.mark.slow
 def test_a_failing_reservation_is_the_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +239,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_nearly_full_disk_is_one_error_at_any_size(
     tmp_path: Path, disk: Callable[[int], Path]
 ) -> None:

@@ -162,6 +162,7 @@ def run(data: Data, tmp_path: Path) -> Path:
     return fit_and_evaluate(LogisticHead(C=0.1), data, test=True).save(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_comparison_with_any_value_edited_is_read_or_refused_in_one_line(
     data: Data, tmp_path: Path
 ) -> None:

@@ -526,6 +526,7 @@ def predicted(run: Path, *images: object, prefix: tuple[str, ...] = ()) -> Any:
     return subprocess.run(list(map(str, call)), capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_two_processes_that_convert_at_once_agree(moved: Moved, home: Path, tmp_path: Path) -> None:
     run = moved("two")
     with ThreadPoolExecutor(2) as pool:
