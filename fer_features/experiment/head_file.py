@@ -91,6 +91,7 @@ def read_head_file(path: Path) -> tuple[list[Layer], Mapping[str, Any]]:
                     f"{path}: no Keras archive, expected a head saved as .keras. Fit it again."
                 )
     except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+        # The last two are zipfile's words for a password and for an unknown compression.
         raise RunError(f"{path}: damaged or no Keras archive ({error}). Fit it again.") from None
     except OSError as error:
         raise RunError(
