@@ -34,7 +34,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fer_features import DenseHead, LogisticHead, Store, Task, evaluate, read_faces
 from fer_features.faces.emotions import EMOTIONS
-from fer_features.report.summary import Group
+from fer_features.report.sections import Group, Section
 from fer_features.runtimes import import_keras, import_tensorflow
 from fer_features.sample.faces import write_csv
 
@@ -181,9 +181,11 @@ def intervals(data: Any) -> dict[str, Callable[[], Any]]:
     seven = replace(two, task=task, predictions=rows)
     return {
         f"intervals of a fit: all scores on {len(data.test):,} images, 2 classes": lambda: (
-            Group("two", (two,)).estimates
+            Section(two.classes, (Group("two", (two,)),)).scores
         ),
-        "the same of 7,000 images, 7 classes": lambda: Group("seven", (seven,)).estimates,
+        "the same of 7,000 images, 7 classes": lambda: (
+            Section(seven.classes, (Group("seven", (seven,)),)).scores
+        ),
     }
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import io
+import json
 import logging
 import os
 import re
@@ -165,15 +166,18 @@ def show_messages(quiet: bool) -> None:
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
 
 
-def show_notices(results: Any) -> None:
-    """Print on standard error what must be known before any number: untrained weights, ..."""
-    from fer_features.report.summary import sections
-    from fer_features.report.words import notices
+def show_notices(report: Path) -> list[str]:
+    """Print on standard error what a report says must be known before any number.
 
-    given = results if isinstance(results, list) else [results]
-    tested = [result for result in given if "test" in result.scores]
-    for notice in notices(tested or given, sections(given)):
-        logging.getLogger("fer_features").info(notice)
+    Returns
+    -------
+    list of str
+        Its answers, one for each set of images.
+    """
+    said = json.loads(report.with_name("report.json").read_text(encoding="utf-8"))
+    for notice in said["notices"]:
+        logging.getLogger("fer_features").info(notice.replace("select=", "--select "))
+    return [section["answer"] for section in said["sections"]]
 
 
 def task_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""``fer-compare``: several heads, settings and seeds, one report."""
+"""``fer-compare``: several networks, layers, heads, settings and seeds, one report."""
 
 import logging
 import shlex
@@ -25,12 +25,16 @@ EPILOG = """\b
 Examples:
   fer-compare                                  both heads, three seeds, the one store in cache/
   fer-compare cache/mine.h5 --seeds 10 --workers 2 -o runs/ten
+  fer-compare cache/one.h5 cache/other.h5      which network? stores of one source
+  fer-compare --features final --features block10_add+block14_add          which layer?
   fer-compare --grid dense.l2=1e-4,1e-3 --grid dense.hidden=128x64,256 --heads dense
   fer-compare --heads dense,sklearn.neighbors.KNeighborsClassifier \\
               --grid KNeighborsClassifier.n_neighbors=5,15,50
   fer-compare --grid dense.class_weight=none,balanced --select balanced_accuracy
   fer-compare --sizes 500,1000,2000,5000       does more data help?
   fer-compare --all-emotions --split usage --labels fer2013new.csv       FER+'s eight emotions
+  fer-compare --raters fer2013new.csv          beside what one of FER+'s raters scores
+  fer-compare cache/mine.h5 --test-on cache/other-faces.h5     trained here, tested there
   fer-compare runs/0001-dense runs/0002-logistic     score their test images, and report
 
 Stopped, the same call with the same -o goes on where it stopped.
@@ -53,14 +57,15 @@ class _Sizes(click.ParamType):
 
 
 @click.command(cls=Command, context_settings=SETTINGS, epilog=EPILOG)
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[STORE | RUN RUN...]")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[STORE... | RUN...]")
 @click.option(
     "--features",
-    default="final",
+    multiple=True,
+    default=["final"],
     show_default=True,
     metavar="final|LAYER+LAYER",
     help="What heads are given of each image: the network's final output, an inner layer that the "
-    "store keeps, or several joined by +.",
+    "store keeps, or several joined by +. Again for others; of each store those that it has.",
 )
 @click.option(
     "--heads",
@@ -111,6 +116,20 @@ class _Sizes(click.ParamType):
     help="Fits at a time, each in a process of one thread; the results are the same.",
 )
 @click.option(
+    "--test-on",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="STORE",
+    help="Test on another data set: all its images of the task's emotions that the first does not "
+    "have. Of the same network; again for each other network.",
+)
+@click.option(
+    "--raters",
+    metavar="FILE",
+    help="FER+'s votes on the test images: score one rater beside the heads, and the heads by how "
+    "much raters agree. The labels stay; votes given as --labels are used so, too.",
+)
+@click.option(
     "--faces",
     type=click.Path(path_type=Path),
     metavar="SOURCE",
@@ -128,13 +147,15 @@ class _Sizes(click.ParamType):
 @messages_options
 def main(
     paths: tuple[Path, ...],
-    features: str,
+    features: tuple[str, ...],
     heads: str,
     seeds: int,
     grid: tuple[str, ...],
     select: str,
     sizes: tuple[int, ...],
     workers: int,
+    test_on: tuple[Path, ...],
+    raters: str | None,
     faces: Path | None,
     output: Path | None,
     quiet: bool,
@@ -142,16 +163,17 @@ def main(
 ) -> int:
     """Fit heads under several settings and seeds on one task, and write a report.
 
-    STORE is what fer-extract wrote; it may be left out while cache/ holds one store. Validation
-    selects a setting of each head, and that alone is scored on the test images. Given the folders
-    of runs or comparisons that exist, score the test images of runs that lack it, from the store
-    that each names, and report on all.
+    STORE is what fer-extract wrote; it may be left out while cache/ holds one store. Several, of
+    one source by several networks, are compared image by image: the first one's rows are split.
+    Validation selects a setting of each head on each network and layer, and that alone is scored
+    on the test images. Given RUNs, the folders of runs or comparisons that exist, score the test
+    images of runs that lack it, from the store that each names, and report on all.
     """
     show_messages(quiet)
     from fer_features.experiment.comparison_folder import Results
     from fer_features.experiment.run_folder import check_free, next_folder
 
-    if len(paths) > 1 or (paths and paths[0].is_dir()):
+    if any(path.is_dir() for path in paths):
         _refuse_options_of_fits()
         folder = output or next_folder("compare")
         check_free(folder)
@@ -164,10 +186,12 @@ def main(
         chosen = make_heads(heads)
         tried = parse_grid(grid, chosen)
         Name(SCORES).convert(select, _option("select"), click.get_current_context())
-        from fer_features.embedding.store import find_store
-        from fer_features.experiment.comparison import compare
+        from fer_features.embedding.store import Store, find_store
+        from fer_features.experiment.comparison import compare, embeddings_of
 
-        data = task.select(find_store(paths[0] if paths else None), features)
+        stores = [Store(path) for path in paths] or [find_store(None)]
+        elsewhere = [Store(path) for path in test_on]
+        data = embeddings_of(task, stores, features, test_on=elsewhere, raters=raters)
         shown = _faces(faces)
         folder = output or next_folder("compare")
         main.stopped = f"What is finished is kept; the same call with -o {folder} goes on with it."
@@ -184,18 +208,13 @@ def main(
         )
     assert isinstance(results, Results)
     from fer_features.report.page import write_report
-    from fer_features.report.summary import sections
-    from fer_features.report.words import answer
 
-    parts = sections(results)  # held: the notices and the report read the same ones
-    show_notices(results)
-    for notice in results.notices():
-        log.info(notice.replace("select=", "--select "))
     command = shlex.join(["fer-compare", *sys.argv[1:]])
     report = write_report(results, folder, faces=shown, command=command)
+    answers = show_notices(report)
     click.echo(_table(results))
-    for part in parts:
-        click.echo(answer(part))
+    for answer in answers:
+        click.echo(answer)
     click.echo(f"Report: {report}")
     return 0
 
@@ -223,11 +242,16 @@ def _read(paths: tuple[Path, ...]) -> Any:
 
 def _table(results: Any) -> str:
     """Lay out the settings that were tried: validation and test, means over the fits."""
+    import pandas as pd
+
     frame = results.settings()
     frame["selected"] = ["*" if chosen else "" for chosen in frame["selected"]]
     for name in ("setting", "failed", "selected"):
         if not frame[name].any():
             frame = frame.drop(columns=name)
+    # The split once, above its scores.
+    split = [name.partition(" ") if " " in name else ("", "", name) for name in frame.columns]
+    frame.columns = pd.MultiIndex.from_tuples([(part, score) for part, _, score in split])
     text: str = frame.to_string(index=False, na_rep="-", float_format="{:.4f}".format)
     return text
 

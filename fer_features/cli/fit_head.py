@@ -178,7 +178,7 @@ def main(
             "fer-predict cannot ask it.",
             label,
         )
-    show_notices(result)
+    show_notices(report)
     click.echo(_table(result))
     click.echo(f"Report: {report}")
     if not test:
@@ -190,13 +190,11 @@ def main(
 
 
 def _table(result: Any) -> str:
-    names = ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss")
-    frame = result.to_frame()[list(names)]
-    width = max(map(len, frame.index))
-    lines = [f"{'':{width}}" + "".join(f"{name:>10}" for name in names)]
-    for split, scores in frame.iterrows():
-        lines.append(f"{split:{width}}" + "".join(f"{scores[name]:10.4f}" for name in names))
-    return "\n".join(lines)
+    names = (
+        "accuracy", "balanced_accuracy", "precision", "recall", "f1", "roc_auc", "log_loss"
+    )  # fmt: skip
+    text: str = result.to_frame()[list(names)].to_string(float_format="{:.4f}".format, na_rep="-")
+    return text
 
 
 if __name__ == "__main__":

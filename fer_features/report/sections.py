@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +18,10 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from fer_features.experiment.comparison_folder import parameter_said
+from fer_features.experiment.comparison_folder import network_said, parameter_said
+from fer_features.experiment.raters import Raters, raters_of
 from fer_features.experiment.result import Result
-from fer_features.experiment.scores import SCORES, SMALLER_IS_BETTER, by_emotion
+from fer_features.experiment.scores import SCORES, SMALLER_IS_BETTER
 from fer_features.experiment.statistics import (
     LEVEL,
     Difference,
@@ -30,20 +30,13 @@ from fer_features.experiment.statistics import (
     estimate,
     holm,
 )
+from fer_features.faces.emotions import EMOTIONS
 
-SCORE_NAMES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "F1",
-    "roc_auc": "ROC AUC",
-    "average_precision": "average precision",
-    "log_loss": "log loss",
-    "brier": "Brier score",
-    "ece": "calibration error",
-}
-"""What a sentence calls each score."""
+DECIDED = ("accuracy", "balanced_accuracy", "f1", "precision", "recall")
+"""Scores of the answers alone, which raters can be given, too."""
+
+AGREEMENT = ((0.0, 0.5), (0.5, 0.7), (0.7, 0.9), (0.9, 1.0))
+"""Shares of an image's votes for its commonest class: above the first, up to the second."""
 
 UNEQUAL = 1.5
 """How many images of the largest class to one of the smallest make classes unequal."""
@@ -69,7 +62,11 @@ class Answers:
         """Gather them from the predictions of fits that are of the same images."""
         classes = results[0].classes
         place = {name: i for i, name in enumerate(classes)}
-        tables = [_in_common_order(result, split) for result in results]
+        order = ["digest", "target", "source"]
+        tables = [
+            rows_of(each, split).sort_values(order, kind="stable", ignore_index=True)
+            for each in results
+        ]
         first = tables[0]
         return cls(
             first,
@@ -79,38 +76,30 @@ class Answers:
             _draws(first),
         )
 
-    def only(self, kept: npt.NDArray[np.bool_]) -> "Answers":
-        """Return those of some of the images, (n,)."""
-        rows = self.rows[kept].reset_index(drop=True)
+    def only(self, kept: npt.NDArray[Any]) -> "Answers":
+        """Return those of some of the images: a mask (n,), or positions that may repeat."""
+        rows = self.rows.iloc[kept if kept.dtype != bool else np.flatnonzero(kept)]
         said, p = self.predicted[:, kept], self.p[:, kept]
-        return Answers(rows, self.target[kept], said, p, self.draw[kept])
+        return Answers(rows.reset_index(drop=True), self.target[kept], said, p, self.draw[kept])
 
-    def fit(self, i: int) -> "Answers":
-        """Return those of one of the fits."""
-        return replace(self, predicted=self.predicted[[i]], p=self.p[[i]])
+    def against(self, label: int) -> "Answers":
+        """Return those of one class, then the first of two, against all others."""
+        said, p = self.predicted != label, self.p[..., label]
+        target = (self.target != label).astype(np.int64)
+        return replace(
+            self, target=target, predicted=said.astype(np.int64), p=np.stack([p, 1 - p], axis=-1)
+        )
 
     def estimate(self, score: str, random: bool) -> Estimate:
         """Return a score of these answers with its interval."""
-        return estimate(
-            self.target,
-            self.p,
-            score,
-            random=random,
-            groups=self.draw,
-            predicted=self.predicted,
-        )
+        said = self.predicted
+        return estimate(self.target, self.p, score, random=random, groups=self.draw, predicted=said)
 
-    def less(self, other: "Answers", score: str, random: tuple[bool, bool]) -> Difference:
+    def minus(self, other: "Answers", score: str, random: tuple[bool, bool]) -> Difference:
         """Return how much higher a score of these is than of others on the same images."""
-        return difference(
-            self.target,
-            self.p,
-            other.p,
-            score,
-            random=random,
-            groups=self.draw,
-            predicted=(self.predicted, other.predicted),
-        )
+        said = (self.predicted, other.predicted)
+        p = (self.p, other.p)
+        return difference(self.target, *p, score, random=random, groups=self.draw, predicted=said)
 
 
 @dataclass(frozen=True)
@@ -126,36 +115,71 @@ class Pair:
     difference: Difference
     holm: float | None
     lucky: tuple[str, ...] = ()
-    score: str = "accuracy"
+
+    @property
+    def better(self) -> str | None:
+        """Which of the two there is evidence for, None where there is none."""
+        apart = self.difference
+        if self.holm is None or apart.low <= 0 <= apart.high or self.holm >= 1 - LEVEL:
+            return None
+        return self.first if apart.value > 0 else self.second
 
     @property
     def words(self) -> str:
         """Say in plain words what the interval and p come to."""
         if self.holm is None:
             why = f"one seed of {' and of '.join(self.lucky)}" if self.lucky else "too few images"
-            return f"{why}: no verdict"
-        if self.difference.low <= 0 <= self.difference.high:
-            return "no evidence that they differ"
-        if self.holm >= 1 - LEVEL:
-            return "no evidence that they differ, as one of so many pairs"
-        ahead, behind = (self.first, self.second)[:: 1 if self.difference.value > 0 else -1]
-        if self.score == "accuracy":
-            return f"evidence that {ahead} is right more often than {behind}"
-        return f"evidence that {ahead} is better by {SCORE_NAMES[self.score]} than {behind}"
+            return f"no verdict: {why}"
+        if self.better is not None:
+            return f"evidence that {self.better} is better"
+        apart = self.difference
+        clear = not apart.low <= 0 <= apart.high
+        return f"no evidence of a difference{', as one of so many pairs' * clear}"
+
+
+@dataclass(frozen=True, eq=False)
+class RatersSaid:
+    """One rater's ``score`` and the heads', on the same votes, and how much these are ahead.
+
+    ``errors`` are the heads' shares of wrong answers by how much an image's raters agree.
+    """
+
+    raters: Raters
+    score: str
+    rater: Estimate
+    heads: dict[str, tuple[Estimate, Difference]]
+    errors: dict[tuple[float, float], dict[str, Estimate]]
+
+
+def wrong(right: Estimate) -> Estimate:
+    """Return the share of wrong answers, of an accuracy."""
+    return replace(right, value=1 - right.value, low=1 - right.high, high=1 - right.low)
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
     """Fits of one head with one set of parameters on one split, in the order of their seeds.
 
+    ``head`` is the label without the ``embedding``, which is empty where there is only one.
     ``sized`` are the same fitted to parts of the training set, in ascending order of size.
     ``split`` is what they are judged by: ``"test"``, or ``"validation"`` until that is scored.
     """
 
-    label: str
+    head: str
     results: tuple[Result, ...]
+    embedding: str = ""
     sized: tuple[Result, ...] = ()
     split: str = "test"
+
+    @property
+    def label(self) -> str:
+        """The name that no other group has."""
+        return f"{self.head} on {self.embedding}" if self.embedding else self.head
+
+    @property
+    def first(self) -> Result:
+        """The fit with the first seed."""
+        return self.results[0]
 
     @property
     def times(self) -> str:
@@ -185,40 +209,8 @@ class Group:
 
     @cached_property
     def answers(self) -> Answers:
-        """What it says of the images that it is judged by."""
+        """What it says of all images of its split."""
         return Answers.of(self.results, self.split)
-
-    @cached_property
-    def estimates(self) -> dict[str, Estimate]:
-        """Each score on those, mean over the seeds, with its interval."""
-        return {name: self.answers.estimate(name, self.random) for name in SCORES}
-
-    def unleaked(self, score: str) -> Estimate | None:
-        """Return a score on the images that do not leak, None where none or only such are there.
-
-        Where it was not kept which they are, how sure the score is is not known.
-        """
-        scores = [result.scores[self.split].get("unleaked", {}) for result in self.results]
-        values = [each.get(score) for each in scores]
-        if None in values:
-            return None
-        rows = self.answers.rows
-        if "leaked" in rows:
-            return self.answers.only((rows["leaked"] == "").to_numpy()).estimate(score, self.random)
-        images = int(np.sum(scores[0]["confusion"]))
-        value = float(np.mean(values))
-        return replace(self.estimates[score], value=value, low=np.nan, high=np.nan, images=images)
-
-    @cached_property
-    def errors(self) -> dict[str, Estimate]:
-        """Each emotion's share of wrong answers, mean over the seeds, with its interval."""
-        emotion = self.answers.rows["emotion"].to_numpy()
-        found = {}
-        for name in self.emotions[0]:
-            right = self.answers.only(emotion == name).estimate("accuracy", self.random)
-            wrong, low, high = 1 - right.value, 1 - right.high, 1 - right.low
-            found[name] = replace(right, value=wrong, low=low, high=high)
-        return found
 
     @cached_property
     def by_size(self) -> dict[int, list[Result]]:
@@ -233,12 +225,7 @@ class Group:
         """What the last step to more training images adds to the validation log loss."""
         fewer, more = list(self.by_size.values())[-2:]
         after, before = Answers.of(more, "validation"), Answers.of(fewer, "validation")
-        return after.less(before, "log_loss", (self.random, self.random))
-
-    @cached_property
-    def emotions(self) -> list[dict[str, dict[str, Any]]]:
-        """Each fit's scores by original emotion."""
-        return [by_emotion(rows_of(each, self.split), each.classes) for each in self.results]
+        return after.minus(before, "log_loss", (self.random, self.random))
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,17 +242,50 @@ class Section:
     @property
     def first(self) -> Result:
         """Return any one result: the classes, targets and images are common to all."""
-        return self.groups[0].results[0]
+        return self.groups[0].first
 
     @property
     def split(self) -> str:
         """What its groups are judged by: ``"test"``, or ``"validation"`` until that is scored."""
         return self.groups[0].split
 
-    @property
-    def rows(self) -> pd.DataFrame:
-        """Return the rows of that split, of the first result."""
-        return rows_of(self.first, self.split)
+    @cached_property
+    def several_seeds(self) -> bool:
+        """Whether any group has more than one fit."""
+        return any(len(group.results) > 1 for group in self.groups)
+
+    @cached_property
+    def kept(self) -> npt.NDArray[np.bool_] | None:
+        """Which images no head may know from another split, in their common order.
+
+        None where there is no leak, or nothing else.
+        """
+        tables = [group.answers.rows for group in self.groups]
+        leaking = [(rows["leaked"] != "").to_numpy() for rows in tables if "leaked" in rows]
+        kept = ~np.logical_or.reduce(leaking) if leaking else np.ones(1, dtype=bool)
+        return kept if kept.any() and not kept.all() else None
+
+    def answers(self, group: Group) -> Answers:
+        """Return what a group says of the images that are judged by: those that do not leak."""
+        return group.answers if self.kept is None else group.answers.only(self.kept)
+
+    @cached_property
+    def judged(self) -> pd.DataFrame:
+        """The rows that are judged by."""
+        return self.answers(self.groups[0]).rows
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """The images of each class that are judged by."""
+        found = self.judged["target"].value_counts()
+        return {name: int(found.get(name, 0)) for name in self.classes}
+
+    @cached_property
+    def select(self) -> str:
+        """The score that chose on validation: the comparison's, log loss where none is named."""
+        fits = [result for group in self.groups for result in group.results]
+        named = {result.selection["score"] for result in fits if result.selection}
+        return str(named.pop()) if len(named) == 1 else "log_loss"
 
     @cached_property
     def score(self) -> str:
@@ -274,30 +294,42 @@ class Section:
         The one that chose, if it is a share, of which more is better; else accuracy, or balanced
         accuracy where the classes are of unequal size.
         """
-        counts = self.judged["target"].value_counts()
-        if self.select not in SMALLER_IS_BETTER and len(counts) == len(self.classes):
+        sizes = [n for n in self.counts.values() if n]
+        if self.select not in SMALLER_IS_BETTER and len(sizes) == len(self.classes):
             return self.select
-        unequal = counts.max() > UNEQUAL * counts.min()
-        return "balanced_accuracy" if unequal else "accuracy"
+        return "balanced_accuracy" if max(sizes) > UNEQUAL * min(sizes) else "accuracy"
+
+    @cached_property
+    def scores(self) -> dict[str, dict[str, Estimate]]:
+        """Each group's scores, by label, on the images that are judged by."""
+        found = {}
+        for group in self.groups:
+            answers = self.answers(group)
+            found[group.label] = {name: answers.estimate(name, group.random) for name in SCORES}
+        return found
+
+    def headline(self, group: Group) -> Estimate:
+        """Return the score that the answer is given in."""
+        return self.scores[group.label][self.score]
+
+    def fits(self, group: Group, score: str = "") -> list[float]:
+        """Return a score of each fit, that one where none is named."""
+        answers = self.answers(group)
+        each = zip(answers.predicted[:, None], answers.p[:, None], strict=True)
+        alone = (replace(answers, predicted=said, p=p) for said, p in each)
+        return [fit.estimate(score or self.score, group.random).value for fit in alone]
 
     @cached_property
     def chance(self) -> tuple[str, float]:
         """The class that scores highest if it is always named, and that score."""
-        answers = self.answers(self.groups[0])
+        target = self.answers(self.groups[0]).target
         found = {}
         for i, name in enumerate(self.classes):
-            p = np.zeros((1, *answers.p.shape[1:]))
+            p = np.zeros((1, len(target), len(self.classes)))
             p[..., i] = 1.0
-            found[name] = estimate(answers.target, p, self.score, random=False).value
+            found[name] = estimate(target, p, self.score, random=False).value
         top = max(found, key=found.__getitem__)
         return top, found[top]
-
-    @cached_property
-    def select(self) -> str:
-        """The score that chose on validation: the comparison's, log loss where none is named."""
-        fits = [result for group in self.groups for result in group.results]
-        named = {result.selection["score"] for result in fits if result.selection}
-        return str(named.pop()) if len(named) == 1 else "log_loss"
 
     @cached_property
     def ranked(self) -> list[Group]:
@@ -313,63 +345,87 @@ class Section:
         return self.ranked[0] if best < second else None
 
     @cached_property
-    def kept(self) -> npt.NDArray[np.bool_] | None:
-        """Which images no head may know from another split, in their common order.
-
-        All, where that is not known of each; None where there is no leak, or nothing else.
-        """
-        kept = np.ones(len(self.rows), dtype=bool)
-        for group in self.groups:
-            rows = group.answers.rows
-            if "leaked" in rows:
-                kept &= (rows["leaked"] == "").to_numpy()
-            elif group.unleaked("accuracy") is not None:
-                return None
-        return kept if kept.any() and not kept.all() else None
-
-    @property
-    def judged(self) -> pd.DataFrame:
-        """The rows that the answer rests on: those that do not leak, where they are known."""
-        return self.answers(self.groups[0]).rows
-
-    def answers(self, group: Group) -> Answers:
-        """Return what a group says of the images that are judged by."""
-        return group.answers if self.kept is None else group.answers.only(self.kept)
-
-    @cached_property
-    def headlines(self) -> dict[str, Estimate]:
-        """Each group's score on the images that are judged by, by label."""
-        return {group.label: self._headline(group) for group in self.groups}
-
-    def _headline(self, group: Group) -> Estimate:
-        if self.kept is not None:
-            return self.answers(group).estimate(self.score, group.random)
-        return group.unleaked(self.score) or group.estimates[self.score]
-
-    def fits(self, group: Group) -> list[float]:
-        """Return each fit's score on the images that are judged by."""
-        if self.kept is not None:
-            answers = self.answers(group)
-            each = map(answers.fit, range(len(group.results)))
-            return [fit.estimate(self.score, group.random).value for fit in each]
-        whole = [result.scores[self.split] for result in group.results]
-        alone = [each.get("unleaked", {}).get(self.score) for each in whole]
-        return [
-            every[self.score] if one is None else one
-            for one, every in zip(alone, whole, strict=True)
-        ]
-
-    @cached_property
     def pairs(self) -> list[Pair]:
         """Every two groups compared, those that rank higher first."""
         found = []
         for one, other in combinations(self.ranked, 2):
             random = (one.random, other.random)
-            apart = self.answers(one).less(self.answers(other), self.score, random)
+            apart = self.answers(one).minus(self.answers(other), self.score, random)
             lucky = tuple(group.label for group in (one, other) if group.lucky)
-            found.append(Pair(one.label, other.label, apart, apart.p, lucky, self.score))
+            found.append(Pair(one.label, other.label, apart, apart.p, lucky))
         corrected = holm([pair.difference.p for pair in found])
         return [replace(pair, holm=p) for pair, p in zip(found, corrected, strict=True)]
+
+    @cached_property
+    def against(self) -> dict[str, Pair]:
+        """The best on validation, which comes first, with each other group, by that's label."""
+        return {each.second: each for each in self.pairs if each.first == self.ranked[0].label}
+
+    @cached_property
+    def by_class(self) -> dict[str, dict[str, dict[str, Estimate]]]:
+        """By label precision, recall and F1 of each class against the rest."""
+        found = {}
+        for group in self.groups:
+            of = {name: self.answers(group).against(i) for i, name in enumerate(self.classes)}
+            found[group.label] = {
+                name: {s: own.estimate(s, group.random) for s in ("precision", "recall", "f1")}
+                for name, own in of.items()
+            }
+        return found
+
+    @cached_property
+    def by_emotion(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """By label and original emotion its class, images, recall, and the share of its images
+        that is taken for each class."""
+        emotions = self.judged["emotion"].to_numpy()
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for group in self.groups:
+            found[group.label] = {}
+            for emotion in (each for each in EMOTIONS if each in set(emotions)):
+                own = self.answers(group).only(emotions == emotion)
+                shares = [float((own.predicted == i).mean()) for i in range(len(self.classes))]
+                found[group.label][emotion] = {
+                    "class": self.classes[int(own.target[0])],
+                    "images": len(own.target),
+                    "recall": own.estimate("accuracy", group.random),
+                    "taken_for": dict(zip(self.classes, shares, strict=True)),
+                }
+        return found
+
+    def confusion(self, group: Group) -> npt.NDArray[np.float64]:
+        """Return the images of each true class (rows) by predicted class, mean over the fits."""
+        answers, k = self.answers(group), len(self.classes)
+        counts = np.bincount((answers.target * k + answers.predicted).ravel(), minlength=k * k)
+        return counts.reshape(k, k) / len(answers.predicted)
+
+    @cached_property
+    def raters(self) -> "RatersSaid | None":
+        """What raters say of the images that are judged by, None where they have no votes."""
+        found = raters_of(self.judged, self.first.task["classes"])
+        if found is None or not len(found.row):
+            return None
+        score = self.score if self.score in DECIDED else "accuracy"
+        lines = {
+            group.label: replace(self.answers(group).only(found.row), target=found.target)
+            for group in self.groups
+        }
+        first = next(iter(lines.values()))
+        rater = replace(first, predicted=found.said[None], p=found.p)
+        heads, errors = {}, {}
+        for group in self.ranked:
+            own = lines[group.label]
+            apart = own.minus(rater, score, (group.random, False))
+            heads[group.label] = (own.estimate(score, group.random), apart)
+        for low, high in AGREEMENT:
+            with np.errstate(invalid="ignore"):
+                held = (found.agreement > low) & (found.agreement <= high)
+            if held.sum() > 1:
+                of = {g.label: (self.answers(g).only(held), g.random) for g in self.ranked}
+                errors[low, high] = {
+                    label: wrong(own.estimate("accuracy", random))
+                    for label, (own, random) in of.items()
+                }
+        return RatersSaid(found, score, rater.estimate(score, False), heads, errors)
 
     @cached_property
     def settings(self) -> list[tuple[Group, bool]]:
@@ -378,38 +434,10 @@ class Section:
         tried += _grouped(self.unselected).values()
         return [(group, i < len(self.groups)) for i, group in enumerate(_label(tried))]
 
-    @property
-    def several_seeds(self) -> bool:
-        """Return whether any group has more than one fit."""
-        return any(len(group.results) > 1 for group in self.groups)
 
-
-class Sections(list[Section]):
-    """Sections, and the results that they are of: while one holds them, they are made once."""
-
-    def __init__(self, found: Iterable[Section], results: Sequence[Result]) -> None:
-        super().__init__(found)
-        self.results = results
-
-
-_MADE: WeakValueDictionary[tuple[int, ...], Sections] = WeakValueDictionary()
-
-
-def sections(results: Iterable[Result]) -> Sections:
-    """Sort results into what may be compared; a fit given twice counts once.
-
-    What is computed of them, intervals and tests, is computed once: of the same results the same
-    sections come back for as long as somebody holds them.
-    """
+def sections(results: Iterable[Result]) -> list[Section]:
+    """Sort results into what may be compared; a fit given twice counts once."""
     results = list(results)
-    named = tuple(map(id, results))
-    found = _MADE.get(named)
-    if found is None:
-        found = _MADE[named] = Sections(_sections(results), results)
-    return found
-
-
-def _sections(results: Sequence[Result]) -> list[Section]:
     given = {key([_group_key(result), result.seed, result.scores]): result for result in results}
     split = judged_by(results)
     unlike: dict[str, list[Result]] = {}
@@ -459,29 +487,6 @@ def choice(group: Group, score: str) -> float:
     return mean if score in SMALLER_IS_BETTER else -mean
 
 
-def settings_of(results: Iterable[Result]) -> dict[str, int]:
-    """Count the settings of each head, sizes of the training set aside."""
-    tried: dict[str, set[str]] = {}
-    for result in results:
-        if "train_part" not in result.split:
-            tried.setdefault(result.label, set()).add(_group_key(result))
-    return {head: len(settings) for head, settings in tried.items()}
-
-
-def seed_said(result: Result) -> str:
-    """Return ", seed N", or nothing of a fit without one."""
-    return "" if result.seed is None else f", seed {result.seed}"
-
-
-def value_said(value: Any) -> str:
-    """Write a fact for a reader, without quotes or braces."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {value_said(each)}" for name, each in value.items())
-    if isinstance(value, list):
-        return ",".join(map(value_said, value))
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
-
-
 def distinct(values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the values that differ, in the order in which they first occur."""
     return list({key(value): value for value in values}.values())
@@ -489,8 +494,9 @@ def distinct(values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def stores(results: Iterable[Result]) -> list[dict[str, Any]]:
     """Return the stores that fits are of, each once, whichever of its features they were given."""
+    own = ("features", "dimension")
     return distinct(
-        {name: value for name, value in result.store.items() if name != "features"}
+        {name: value for name, value in result.store.items() if name not in own}
         for result in results
     )
 
@@ -498,12 +504,6 @@ def stores(results: Iterable[Result]) -> list[dict[str, Any]]:
 def key(value: Any) -> str:
     """Return a text that equal values share, 1 and 1.0 among them."""
     return json.dumps(_as_floats(value), sort_keys=True)
-
-
-def _in_common_order(result: Result, split: str) -> pd.DataFrame:
-    """Return the rows of a split in an order that all results on the same images share."""
-    rows = rows_of(result, split)
-    return rows.sort_values(["digest", "target", "source"], kind="stable").reset_index(drop=True)
 
 
 def _draws(rows: pd.DataFrame) -> npt.NDArray[np.int64]:
@@ -569,12 +569,26 @@ def _label(
             for name, value in _origins(result).items()
             if len({_origins(other)[name] for other in every}) > 1
         ]
-        label = result.label + (f" ({', '.join(apart)})" if apart else "")
-        taken = sum(re.sub(r" #\d+$", "", group.label) == label for group in labelled)
+        head = result.label + (f" ({', '.join(apart)})" if apart else "")
+        where = embedding_said(result, every)
+        taken = sum(
+            (re.sub(r" #\d+$", "", group.head), group.embedding) == (head, where)
+            for group in labelled
+        )
         ordered = sorted(results, key=lambda each: (each.seed is not None, each.seed or 0))
-        named = f"{label} #{taken + 1}" if taken else label
-        labelled.append(Group(named, tuple(ordered), tuple(parts), split))
+        named = f"{head} #{taken + 1}" if taken else head
+        labelled.append(Group(named, tuple(ordered), where, tuple(parts), split))
     return tuple(labelled)
+
+
+def embedding_said(result: Result, among: Sequence[Result]) -> str:
+    """Name a fit's network and features, each where it is not the same among some fits."""
+    networks = {each.fingerprint: network_said(each.store) for each in among}
+    name = networks[result.fingerprint]
+    if list(networks.values()).count(name) > 1:
+        name = f"{name} {result.fingerprint[:8]}"
+    said = [name] * (len(networks) > 1)
+    return " ".join(said + [result.features] * (len({each.features for each in among}) > 1))
 
 
 def _labels(labels: dict[str, Any] | None) -> str:
@@ -589,11 +603,9 @@ def _labels(labels: dict[str, Any] | None) -> str:
 
 
 def _origins(result: Result) -> dict[str, str]:
-    """Return what may differ in where the fits of two groups come from."""
+    """Return what may differ in where the fits of two groups come from, embeddings aside."""
     split = result.split
     return {
-        "backbone": result.fingerprint[:8],
-        "features": result.features,
         "split": f"{split.get('protocol')}",
         "split seed": f"{split.get('seed')}",
         "duplicates": f"{split.get('duplicates')}",
