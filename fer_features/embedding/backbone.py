@@ -15,6 +15,7 @@ from fer_features.embedding.applications import APPLICATIONS, Application
 from fer_features.embedding.weights import (
     KerasFile,
     check_published,
+    count_parameters,
     file_hash,
     imagenet_file,
     inspect_keras_file,
@@ -29,6 +30,9 @@ DEFAULT = "InceptionResNetV2"
 TINY = "tiny"
 FINAL = "final"
 """The name of a network's own pooled output, beside those of its inner layers."""
+
+TINY_SIZE = 64
+TINY_PARAMETERS = 4128
 
 FREE_SIZE = 224
 """Pixels that faces are resized to for a Keras file that takes any size: ImageNet's usual form."""
@@ -157,6 +161,16 @@ class BackboneSpec:
         return Path(self.backbone_file).stem if self.backbone_file else self.backbone[:15]
 
     @property
+    def parameters(self) -> int | None:
+        """How many numbers its weights are, without a top; None where its file is not there."""
+        if self.application is not None:
+            return self.application.parameters
+        if self.backbone == TINY:
+            return TINY_PARAMETERS
+        there = self.backbone_file is not None and Path(self.backbone_file).is_file()
+        return count_parameters(Path(str(self.backbone_file))) if there else None
+
+    @property
     def files(self) -> dict[str, str]:
         """The files that it comes from, by ``backbone`` and ``weights``."""
         files = {"backbone": self.backbone_file, "weights": self.weights_file}
@@ -223,7 +237,7 @@ class BackboneSpec:
             smallest = self.application.smallest
             usual = self.application.input_size
         elif self.backbone == TINY:
-            smallest, usual = 32, 64
+            smallest, usual = 32, TINY_SIZE
         else:
             # Of a file named by its sha256 the size is known, wherever the file lies now.
             asked = self.input_size is None or not identified

@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from fer_features.embedding.backbone import FINAL, fingerprint
+from fer_features.embedding.applications import APPLICATIONS
+from fer_features.embedding.backbone import FINAL, FREE_SIZE, TINY, TINY_SIZE, fingerprint
 from fer_features.embedding.layout import (
     ROW_FIELDS,
     DamagedStoreError,
@@ -118,6 +119,30 @@ class Store:
     def outputs(self) -> tuple[str, ...]:
         """Names of what is kept of each image; ``final`` is the network's own output."""
         return tuple(self.dimensions)
+
+    @property
+    def network(self) -> str:
+        """What a reader calls the network: its name, and in what it is not as one expects."""
+        network, passes = self.backbone, self.provenance.get("passes") or [{}]
+        files = passes[-1].get("files", {})
+        name, weights = str(network["backbone"]), str(network["weights"])
+        usual = {TINY: TINY_SIZE}.get(name, FREE_SIZE)
+        if name in APPLICATIONS:
+            usual = APPLICATIONS[name].input_size
+        if name.startswith("sha256:"):
+            name = Path(files["backbone"]).stem if "backbone" in files else name[:15]
+        said = [name]
+        if weights.startswith("random:"):
+            seed = weights.removeprefix("random:").partition("@")[0]
+            said = [f"{name} (random weights{f' {seed}' if seed != '0' else ''})"]
+        elif weights.startswith("sha256:"):
+            said = [f"{name} ({Path(files.get('weights', weights[:15])).name})"]
+        said += [network["precision"]] * (network["precision"] != "float32")
+        said += [f"input {network['input_size']}"] * (network["input_size"] != usual)
+        height, width, channels = network["image"]
+        if [height, width, channels] != [SIDE, SIDE, 1]:
+            said.append(f"{height}x{width}{' colour' * (channels == 3)}")
+        return ", ".join(said)
 
     @property
     def image(self) -> Positions:

@@ -1,7 +1,9 @@
-"""Heads x settings x seeds on one task: fitted, selected on validation, scored on test once."""
+"""Embeddings x heads x settings x seeds: fitted, selected on validation, scored on test once."""
 
 import hashlib
 import json
+import logging
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -9,10 +11,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from joblib import Parallel, delayed, parallel_config
+from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
 from tqdm.auto import tqdm
@@ -23,6 +25,7 @@ from fer_features.experiment.comparison_folder import (
     Failure,
     Results,
     claimed,
+    network_said,
     settle,
     settled_failures,
     write_summary,
@@ -32,19 +35,30 @@ from fer_features.experiment.result import Result, check_data, evaluate, with_te
 from fer_features.experiment.run_document import plain
 from fer_features.experiment.run_folder import as_path, safe_name
 from fer_features.experiment.scores import SCORES, SMALLER_IS_BETTER
-from fer_features.experiment.task import Data, nested_order, part_of, rows_sha256
+from fer_features.experiment.task import Data, Task, nested_order, part_of, rows_sha256
 from fer_features.faces.emotions import did_you_mean
+from fer_features.runtimes import watched_processes
+
+if TYPE_CHECKING:
+    from fer_features.embedding.store import Store
+
+log = logging.getLogger(__name__)
 
 Grid = Mapping[str, Mapping[str, Sequence[Any]]]
 """For a head's name, its parameters and the values to try."""
 
+Among: TypeAlias = tuple[str, str, str]
+"""A network's fingerprint, its features, and a head's name: of each one setting is selected."""
+
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """One head with one setting and one seed, and where its result is kept.
+    """One head with one setting and one seed on one embedding, and where its result is kept.
 
     Parameters
     ----------
+    data : Data
+        The rows by the embedding that it is fitted to.
     label : str
         The head's name in the comparison.
     head : classifier
@@ -59,6 +73,7 @@ class Fit:
         Training images it is fitted to, None for all of them.
     """
 
+    data: Data
     label: str
     head: Any
     params: dict[str, Any]
@@ -71,8 +86,15 @@ class Fit:
         """The parameters as text that equal settings share."""
         return json.dumps(self.params, sort_keys=True)
 
+    @property
+    def among(self) -> Among:
+        """Among which fits one setting is selected: of its embedding and its head."""
+        return (*_embedding(self.data), self.label)
+
     def failed(self, reason: str) -> Failure:
-        return Failure(self.label, self.params, self.seed, self.size, reason, self.folder)
+        store = self.data.store
+        what = self.label, self.params, self.seed, self.size, reason, self.folder
+        return Failure(*what, store["fingerprint"], store["features"], network_said(store))
 
 
 def compare(
@@ -91,8 +113,10 @@ def compare(
 
     Parameters
     ----------
-    data : Data or list with one
-        One task's rows; every fit is validated and tested on the same ones.
+    data : Data or sequence of Data
+        One task's rows; every fit is validated and tested on the same ones. Several are several
+        embeddings of these, by other networks or of other layers (:meth:`Data.on`), and every
+        head is fitted to each.
     heads : mapping of str to classifier
         Unfitted heads, or other scikit-learn classifiers, by the names they have in the report.
         What takes ``X_val`` and ``y_val`` in ``fit`` is given the validation rows, also as a
@@ -106,11 +130,12 @@ def compare(
         selected setting is fitted to nested parts of the training set and scored on validation.
     select : str
         The score (:data:`~fer_features.experiment.scores.SCORES`) whose mean over the seeds, on
-        validation, selects a setting of each head.
+        validation, selects a setting of each head on each embedding.
     out : path-like, optional
         A folder for the results: ``fits/HEAD-HASH-SEED/``, ``results.json`` and
         ``results.csv``. Fits that it already holds of this comparison are not done again. While
-        nothing is selected yet, settings, seeds, sizes and the score may still be changed.
+        nothing is selected yet, embeddings, settings, seeds, sizes and the score may still be
+        changed.
     workers : int
         Fits at a time. More than one run in processes of one thread each, with the same results
         to the bit.
@@ -120,20 +145,22 @@ def compare(
     Returns
     -------
     Results
-        A list of Result in the order of ``heads``, settings and seeds, then of sizes. Of each head
-        the selected setting has scores on the test rows, nothing else has. A fit that did not come
-        to an end is not among them but in ``failed``, and its setting is not selected.
+        A list of Result in the order of ``data``, ``heads``, settings and seeds, then of sizes.
+        Of each head on each embedding the selected setting has scores on the test rows, nothing
+        else has. A fit that did not come to an end is not among them but in ``failed``, and its
+        setting is not selected.
 
     Raises
     ------
     OptionError
-        When there are no heads or seeds, or they are of another kind, a grid names an unknown
-        head or parameter, a head refuses its parameters or has no ``predict_proba``, a size is
-        not to be had, the score is unknown; or when every setting failed.
+        When data are not of the same rows; when there are no heads or seeds, or they are of
+        another kind, a grid names an unknown head or parameter, a head refuses its parameters or
+        has no ``predict_proba``, a size is not to be had, the score is unknown; or when every
+        setting failed.
     RunError
         When ``out`` holds another comparison, is in use, or cannot be written; or a worker died.
     """
-    data = _only(data)
+    embeddings = _checked_embeddings(data)
     folder = None if out is None else as_path(out)
     if not is_whole(workers, 1):
         raise OptionError(f"workers: {workers!r}, expected a whole number above 0.")
@@ -142,34 +169,129 @@ def compare(
             f"select: {select!r}, expected one of {', '.join(SCORES)}"
             f"{did_you_mean(str(select), SCORES)}."
         )
-    fits = plan(heads, grid or {}, seeds, folder)
-    ordered = checked_sizes(sizes, data)
-    experiment = _experiment(data, fits, ordered, select)
+    fits = plan(embeddings, heads, grid or {}, seeds, folder)
+    ordered = checked_sizes(sizes, embeddings[0])
+    experiment = _experiment(embeddings, fits, ordered, select)
     with nullcontext() if folder is None else claimed(folder, experiment):
         failed = {} if folder is None else settled_failures(folder)
-        total = len(fits) + len(ordered) * sum(_of_first_setting(fits, each) for each in heads)
+        # One setting's seeds are fitted anew to each size.
+        ones = {fit.among: fit.setting for fit in reversed(fits)}
+        total = len(fits) + len(ordered) * sum(ones[fit.among] == fit.setting for fit in fits)
         with tqdm(total=total, desc="Fitting", unit="fit", disable=not progress) as bar:
-            done = _fit_all(fits, data, select, workers, bar, failed)
+            done = _fit_all(fits, select, workers, bar, failed)
             selected = _selected(fits, done, select)
-            chosen = [fit for fit in fits if selected.get(fit.label) == fit.setting]
+            chosen = [fit for fit in fits if selected.get(fit.among) == fit.setting]
             smaller = [_at_size(fit, size, folder) for fit in chosen for size in ordered]
-            sized = _fit_all(smaller, data, select, workers, bar, failed)
+            sized = _fit_all(smaller, select, workers, bar, failed)
+        settings = [
+            {**dict(zip(_AMONG, among, strict=True)), "params": json.loads(setting)}
+            for among, setting in selected.items()
+        ]
         if folder is not None:
             failures = [each for each in [*done, *sized] if isinstance(each, Failure)]
-            settle(folder, experiment, selected, failures)
+            settle(folder, experiment, settings, failures)
         for index, fit in enumerate(fits):
             if fit in chosen:
-                done[index] = _select_and_test(fit, done[index], data)
+                done[index] = _select_and_test(fit, done[index])
         found = Results([*done, *sized], select=select)
         if folder is not None:
-            write_summary(folder, experiment, selected, [*done, *sized], found)
+            write_summary(folder, experiment, settings, found)
     return found
 
 
+def embeddings_of(
+    task: Task,
+    stores: Sequence["Store"],
+    features: Sequence[str] = ("final",),
+    *,
+    test_on: Sequence["Store"] = (),
+    raters: str | os.PathLike[str] | None = None,
+) -> list[Data]:
+    """Return a task's rows by every store and every features that it has, for :func:`compare`.
+
+    Parameters
+    ----------
+    task : Task
+    stores : sequence of Store
+        Of one source. The first one's rows are drawn and split.
+    features : sequence of str
+        As :meth:`Task.select` takes them. Layers are called otherwise in another network: features
+        are those of the stores that have them all.
+    test_on : sequence of Store
+        Another data set to test on (:meth:`Data.tested_on`), a store of it for each network.
+    raters : path-like, optional
+        Votes on the test images (:meth:`Data.with_raters`).
+
+    Raises
+    ------
+    OptionError
+        Features that no store has, a store that has none of them, or one that is given twice.
+    TaskError, SourceError, StoreError
+        As the methods above do.
+    """
+    held = {each: _having(each, stores) for each in dict.fromkeys(features)}
+    of_test: dict[str, Store] = {}
+    for store in test_on:
+        if store.fingerprint in of_test:
+            raise OptionError(
+                f"test_on: {of_test[store.fingerprint].path} and {store.path} are of one network, "
+                "expected one store for each. Leave one out."
+            )
+        of_test[store.fingerprint] = store
+    networks = {store.fingerprint: store for store in stores}
+    for one, other, what in ((of_test, networks, "train"), (networks, of_test, "test")):
+        lacking = [store for network, store in one.items() if network not in other]
+        if of_test and lacking:
+            raise OptionError(
+                f"test_on: no {what} images by the network of {lacking[0].path}, "
+                f"{lacking[0].network}, expected a store of them for each network. Extract them "
+                f"with {lacking[0].options()}."
+            )
+    first: Data | None = None
+    found = []
+    for store in stores:
+        own = [each for each, having in held.items() if store in having]
+        if not own:
+            raise OptionError(
+                f"features: {store.path} has none of {', '.join(held)}, expected some of each "
+                f"store. It has {', '.join(store.outputs)}."
+            )
+        for each in own:
+            if first is None:
+                first = task.select(store, each)
+                first = first.tested_on(of_test[store.fingerprint]) if of_test else first
+                first = first if raters is None else first.with_raters(raters)
+                found.append(first)
+            else:
+                found.append(first.on(store, each, test_store=of_test.get(store.fingerprint)))
+    return found
+
+
+def _having(features: str, stores: Sequence["Store"]) -> list["Store"]:
+    """Return the stores that have some features; those that lack them are said."""
+    names = [name.strip() for name in features.split("+")]
+    having = [store for store in stores if set(names) <= set(store.outputs)]
+    if len(stores) == 1:
+        stores[0].features(names)  # it refuses what it lacks, and says what to do
+    elif not having:
+        outputs = "; ".join(f"{store.path} has {', '.join(store.outputs)}" for store in stores)
+        raise OptionError(
+            f"features: no store has {features!r}, expected what one has: {outputs}. "
+            f"{stores[0].command('--layers NAME')} adds a layer."
+        )
+    elif len(having) < len(stores):
+        log.info("%s: of %s alone", features, " and ".join(str(store.path) for store in having))
+    return having
+
+
 def plan(
-    heads: Mapping[str, Any], grid: Grid, seeds: Iterable[int], folder: Path | None
+    embeddings: Sequence[Data],
+    heads: Mapping[str, Any],
+    grid: Grid,
+    seeds: Iterable[int],
+    folder: Path | None,
 ) -> list[Fit]:
-    """List the fits that are selected among: heads x settings x seeds.
+    """List the fits that are selected among: embeddings x heads x settings x seeds.
 
     Raises
     ------
@@ -198,9 +320,13 @@ def plan(
             for seed in chosen if draws else chosen[:1]:
                 one = fitting.seeded(configured, seed)
                 params, own = fitting.setting(one)
-                fit = Fit(label, one, plain(params), seed if draws else own)
-                fits.setdefault((label, fit.setting, seed), _placed(fit, folder, seed))
-    return list(fits.values())
+                fit = Fit(embeddings[0], label, one, plain(params), seed if draws else own)
+                fits.setdefault((label, fit.setting, seed), fit)
+    return [
+        _placed(replace(fit, data=data), folder, seed)
+        for data in embeddings
+        for (_, _, seed), fit in fits.items()
+    ]
 
 
 def checked_sizes(sizes: Iterable[int], data: Data) -> list[int]:
@@ -232,7 +358,6 @@ def checked_sizes(sizes: Iterable[int], data: Data) -> list[int]:
 
 def _fit_all(
     fits: Sequence[Fit],
-    data: Data,
     select: str,
     workers: int,
     bar: Any,
@@ -252,7 +377,7 @@ def _fit_all(
         bar.n = bar.last_print_n = bar.n + len(done)
         bar.refresh()
     todo = [(index, fits[index]) for index in range(len(fits)) if index not in done]
-    for index, outcome in _fitted(todo, data, select, workers):
+    for index, outcome in _fitted(todo, select, workers):
         done[index] = outcome
         bar.set_postfix_str(outcome.label)
         bar.update()
@@ -260,18 +385,18 @@ def _fit_all(
 
 
 def _fitted(
-    todo: Sequence[tuple[int, Fit]], data: Data, select: str, workers: int
+    todo: Sequence[tuple[int, Fit]], select: str, workers: int
 ) -> Iterator[tuple[int, Result | Failure]]:
     if workers == 1 or len(todo) < 2:
         for index, fit in todo:
-            yield index, _fit(fit, data, select)
+            yield index, _fit(fit, select)
         return
     try:
-        with parallel_config("loky", inner_max_num_threads=1), warnings.catch_warnings():
+        with watched_processes(inner_max_num_threads=1), warnings.catch_warnings():
             # TensorFlow's memory makes loky start a process anew now and then: no fit is lost.
             warnings.filterwarnings("ignore", "A worker stopped while some jobs")
             parallel = Parallel(n_jobs=min(workers, len(todo)), return_as="generator_unordered")
-            yield from parallel(delayed(_numbered)(index, fit, data, select) for index, fit in todo)
+            yield from parallel(delayed(_numbered)(index, fit, select) for index, fit in todo)
     except BrokenProcessPool as error:
         raise RunError(
             f"workers: a process of {min(workers, len(todo))} died in a fit, most likely for lack "
@@ -279,13 +404,13 @@ def _fitted(
         ) from error
 
 
-def _numbered(index: int, fit: Fit, data: Data, select: str) -> tuple[int, Result | Failure]:
-    return index, _fit(fit, data, select)
+def _numbered(index: int, fit: Fit, select: str) -> tuple[int, Result | Failure]:
+    return index, _fit(fit, select)
 
 
-def _fit(fit: Fit, data: Data, select: str) -> Result | Failure:
+def _fit(fit: Fit, select: str) -> Result | Failure:
     """Fit one head and score it on validation alone; its folder, if it has one, is written."""
-    data = part_of(data, fit.size)
+    data = part_of(fit.data, fit.size)
     head = clone(fit.head)
     try:
         fitting.fit(head, data, seed=fit.seed)
@@ -311,8 +436,10 @@ def _loaded(folder: Path, select: str) -> Result:
     return result
 
 
-def _selected(fits: Sequence[Fit], done: Sequence[Result | Failure], select: str) -> dict[str, str]:
-    """Return each head's setting of the best mean on validation, the best head first.
+def _selected(
+    fits: Sequence[Fit], done: Sequence[Result | Failure], select: str
+) -> dict[Among, str]:
+    """Return of each embedding and head the setting of the best mean on validation, best first.
 
     A setting of which a fit failed is none: the others' mean would be of other seeds.
 
@@ -321,19 +448,19 @@ def _selected(fits: Sequence[Fit], done: Sequence[Result | Failure], select: str
     OptionError
         When there is none of any head.
     """
-    values: dict[tuple[str, str], list[float]] = {}
+    values: dict[tuple[Among, str], list[float]] = {}
     for fit, outcome in zip(fits, done, strict=True):
         found = None
         if isinstance(outcome, Result):
             found = outcome.scores["validation"][select]
         sign = -1 if select in SMALLER_IS_BETTER else 1
         value = -np.inf if found is None else sign * found
-        values.setdefault((fit.label, fit.setting), []).append(value)
+        values.setdefault((fit.among, fit.setting), []).append(value)
     means = {key: float(np.mean(each)) for key, each in values.items()}
-    best: dict[str, str] = {}
-    for (label, setting), mean in means.items():
-        if mean > means.get((label, best.get(label, "")), -np.inf):
-            best[label] = setting
+    best: dict[Among, str] = {}
+    for (among, setting), mean in means.items():
+        if mean > means.get((among, best.get(among, "")), -np.inf):
+            best[among] = setting
     if not best:
         reasons = [each.reason for each in done if isinstance(each, Failure)]
         first = reasons[0] if reasons else f"no {select} on validation"
@@ -344,7 +471,7 @@ def _selected(fits: Sequence[Fit], done: Sequence[Result | Failure], select: str
     return dict(sorted(best.items(), key=lambda chosen: -means[chosen]))
 
 
-def _select_and_test(fit: Fit, result: Result | Failure, data: Data) -> Result | Failure:
+def _select_and_test(fit: Fit, result: Result | Failure) -> Result | Failure:
     """Add the test rows to a selected fit's result and to its folder."""
     assert isinstance(result, Result)
     selection = {**(result.selection or {}), "selected": True}
@@ -358,8 +485,8 @@ def _select_and_test(fit: Fit, result: Result | Failure, data: Data) -> Result |
         try:
             if head is None:  # a classifier that could not be kept
                 head = clone(fit.head)
-                fitting.fit(head, data, seed=fit.seed)
-            result = with_test(result, head, data)
+                fitting.fit(head, fit.data, seed=fit.seed)
+            result = with_test(result, head, fit.data)
         except Exception as error:
             return fit.failed(f"on the test images: {_reason(error)}")
     if fit.folder is not None:
@@ -376,15 +503,9 @@ def _placed(fit: Fit, folder: Path | None, seed: int) -> Fit:
     """Name a fit's folder: any label makes a safe name, and no two settings share one."""
     if folder is None:
         return fit
-    stated = [fit.label, type(fit.head).__name__, fit.setting, fit.size]
+    stated = [*fit.among, type(fit.head).__name__, fit.setting, fit.size]
     digest = hashlib.sha256(json.dumps(stated).encode()).hexdigest()[:8]
     return replace(fit, folder=folder / "fits" / f"{safe_name(fit.label)}-{digest}-{seed}")
-
-
-def _of_first_setting(fits: Sequence[Fit], label: str) -> int:
-    """Count a head's seeds."""
-    own = [fit.setting for fit in fits if fit.label == label]
-    return own.count(own[0])
 
 
 def _reason(error: Exception) -> str:
@@ -394,9 +515,10 @@ def _reason(error: Exception) -> str:
 
 
 def _experiment(
-    data: Data, fits: Sequence[Fit], sizes: Sequence[int], select: str
+    embeddings: Sequence[Data], fits: Sequence[Fit], sizes: Sequence[int], select: str
 ) -> dict[str, Any]:
     """Say what makes this comparison the one it is; of another one no fit is taken over."""
+    data = embeddings[0]
     settings: dict[str, list[dict[str, Any]]] = {}
     seeds: dict[str, list[Any]] = {}
     for fit in fits:
@@ -409,9 +531,11 @@ def _experiment(
         "classes": [[name, list(held)] for name, held in data.task.emotions.items()],
         "rows": rows_sha256(data.parts()),
         "split": data.split,
-        "fingerprint": data.store["fingerprint"],
-        "features": data.store["features"],
-        "source": data.store["dataset"]["sha256"],
+        "embeddings": [
+            dict(zip(_AMONG, _embedding(each), strict=False))
+            | {"source": each.store["dataset"]["sha256"]}
+            for each in embeddings
+        ],
         "select": select,
         "settings": settings,
         "seeds": seeds,
@@ -419,11 +543,33 @@ def _experiment(
     }
 
 
-def _only(data: Data | Sequence[Data]) -> Data:
+_AMONG = ("fingerprint", "features", "head")
+
+
+def _embedding(data: Data) -> tuple[str, str]:
+    return str(data.store["fingerprint"]), str(data.store["features"])
+
+
+def _checked_embeddings(data: Data | Sequence[Data]) -> list[Data]:
+    """Return the data, of which each is the same rows by another embedding."""
     given: list[Any] = list(data) if isinstance(data, list | tuple) else [data]
-    if len(given) != 1:
-        raise OptionError(f"data: {len(given)} given, expected one: a comparison is of one store.")
-    return check_data(given[0])
+    if not given:
+        raise OptionError("data: none, expected what Task().select(store) returns.")
+    every = [check_data(each) for each in given]
+    said: set[tuple[str, str]] = set()
+    for position, each in enumerate(every):
+        store = each.store
+        named = f"data: number {position + 1}, {store.get('name')} {store['features']},"
+        rows = [rows_sha256(one.parts()) for one in (every[0], each)]
+        if rows[0] != rows[1] or each.split != every[0].split:
+            raise OptionError(
+                f"{named} has other rows than the first, expected the very same. Make it with "
+                "first.on(store, features)."
+            )
+        if _embedding(each) in said:
+            raise OptionError(f"{named} is given twice, expected once. Leave one out.")
+        said.add(_embedding(each))
+    return every
 
 
 def _check_mapping(name: str, given: object, example: str) -> None:

@@ -7,33 +7,37 @@ import html
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from fer_features.errors import RunError
 from fer_features.experiment.fitting import kept_file
 from fer_features.experiment.result import Result
 from fer_features.experiment.run_document import Kind, misfit, plain, read_json
 from fer_features.experiment.run_folder import as_path
+from fer_features.locking import HeldError, locked
 
 FORMAT = "fer-features/comparison"
 FORMAT_VERSION = 1
 
 LOCK = ".lock"
+"""Its file, which stays; while it is held, what lies beside it has a name that begins so."""
 
 _SUMMARY: Kind = {
     "complete": "true or false",
     "experiment": {"select": "a score"},
-    "selected?": {"*": {}},
+    "selected?": [{"fingerprint": "text", "features": "text", "head": "text", "params": {}}],
     "failed?": [
         {
             "folder": "text",
+            "network": "text",
+            "fingerprint": "text",
+            "features": "text",
             "head": "text",
             "params": {},
             "seed": ("a whole number", None),
@@ -64,6 +68,8 @@ class Failure:
         One line.
     folder : Path, optional
         Where its run would have been.
+    fingerprint, features, network : str
+        Which embeddings it was to be fitted to, and what a reader calls their network.
     """
 
     label: str
@@ -72,6 +78,9 @@ class Failure:
     train_part: int | None
     reason: str
     folder: Path | None = None
+    fingerprint: str = ""
+    features: str = ""
+    network: str = ""
 
 
 class Results(list[Result]):
@@ -125,7 +134,8 @@ class Results(list[Result]):
         """
         rows = [_flat(_row(each)) | {"failed": None} for each in self]
         rows += [
-            {"head": each.label, "seed": each.seed, "train_images": each.train_part}
+            {"network": each.network, "features": each.features}
+            | {"head": each.label, "seed": each.seed, "train_images": each.train_part}
             | {name: _cell(value) for name, value in each.params.items()}
             | {"failed": each.reason}
             for each in self.failed
@@ -136,9 +146,10 @@ class Results(list[Result]):
     def settings(self) -> pd.DataFrame:
         """Return a DataFrame, a line a setting: scores as the means over its fits.
 
-        Columns: ``head``, ``setting`` (what sets it apart from the head's others), ``fits``,
-        ``failed`` (how many of them did), ``selected``, and on ``validation`` and ``test`` the
-        score that selects (log loss where none did) and accuracy.
+        Columns: ``network`` and ``features`` where there are several, ``head``, ``setting`` (what
+        sets it apart from the head's others), ``fits``, ``failed`` (how many of them did),
+        ``selected``, and on ``validation`` and ``test`` the score that selects (log loss where
+        none did), accuracy and balanced accuracy.
         """
         select = self.select or "log_loss"
         by: dict[str, list[Result | Failure]] = {}
@@ -146,12 +157,18 @@ class Results(list[Result]):
             part = each.train_part if isinstance(each, Failure) else each.split.get("train_part")
             if part is None:
                 by.setdefault(_key(each), []).append(each)
-        order = list(dict.fromkeys(fits[0].label for fits in by.values()))
-        told = _told_apart([fits[0] for fits in by.values()])
+        firsts = [fits[0] for fits in by.values()]
+        order = list(dict.fromkeys((*_embedding(each), each.label) for each in firsts))
+        several = len({_embedding(each) for each in firsts}) > 1
+        told = _told_apart(firsts)
         lines = []
-        for key, fits in sorted(by.items(), key=lambda item: order.index(item[1][0].label)):
+        for key, fits in sorted(
+            by.items(), key=lambda item: order.index((*_embedding(item[1][0]), item[1][0].label))
+        ):
             done = [each for each in fits if isinstance(each, Result)]
+            network, features = _embedding(fits[0])[1:]
             line: dict[str, Any] = {
+                **({"network": network, "features": features} if several else {}),
                 "head": fits[0].label,
                 "setting": told[key],
                 "fits": len(fits),
@@ -159,7 +176,7 @@ class Results(list[Result]):
                 "selected": any((each.selection or {}).get("selected") for each in done),
             }
             for split in ("validation", "test"):
-                for score in dict.fromkeys((select, "accuracy")):
+                for score in dict.fromkeys((select, "accuracy", "balanced_accuracy")):
                     values = [e.scores[split][score] for e in done if split in e.scores]
                     known = [value for value in values if value is not None]
                     line[f"{split} {score}"] = float(np.mean(known)) if known else np.nan
@@ -184,10 +201,12 @@ class Results(list[Result]):
         by_setting: dict[str, list[Failure]] = {}
         for failure in self.failed:
             by_setting.setdefault(_key(failure), []).append(failure)
+        several = len({_embedding(each) for each in [*self, *self.failed]}) > 1
         for key, failures in by_setting.items():
             first, n = failures[0], len(failures)
+            on = f" on {first.network} {first.features}" * several
             which = first.label + f" ({told[key]})" * bool(told[key])
-            said.append(f"Failed: {n} fit{'s' * (n != 1)} of {which}. {first.reason}")
+            said.append(f"Failed: {n} fit{'s' * (n != 1)} of {which}{on}. {first.reason}")
         said += [
             f"Counted once: {n} fit{'s' * (n != 1)} of {label} that {'is' if n == 1 else 'are'} "
             "the same as another here."
@@ -210,28 +229,23 @@ def claimed(folder: Path, experiment: Mapping[str, Any]) -> Iterator[None]:
     RunError
         When it holds another experiment or other files, is in use, or cannot be written.
     """
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        begun = _is_begun(folder, plain(experiment))
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-        for partial in folder.glob("fits/.*.partial"):  # a killed process left it
-            shutil.rmtree(partial, ignore_errors=True)
-        if not begun or _read_summary(folder)["experiment"] != plain(experiment):
-            _write_json(folder, {"complete": False, "experiment": experiment, "fits": []})
-    except Timeout as error:
-        raise RunError(
-            f"{folder}: in use by another fer-compare. Wait for it, or choose another with -o."
-        ) from error
-    except OSError as error:
-        lock.release()
-        raise _unwritable(folder, error) from error
-    try:
+    with ExitStack() as held:  # what is done under it has errors of its own
+        try:
+            begun = _is_begun(folder, plain(experiment))
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder / LOCK))
+            for partial in folder.glob("fits/.*.partial"):  # a killed process left it
+                shutil.rmtree(partial, ignore_errors=True)
+            if not begun or _read_summary(folder)["experiment"] != plain(experiment):
+                _write_json(folder, {"complete": False, "experiment": experiment, "fits": []})
+        except HeldError as error:
+            raise RunError(
+                f"{folder}: in use by {error.owner}, expected no other fer-compare. "
+                f"{error.remedy}, or choose another folder with -o."
+            ) from None
+        except OSError as error:
+            raise _unwritable(folder, error) from error
         yield
-    finally:
-        with suppress(OSError):
-            (folder / LOCK).unlink(missing_ok=True)
-        lock.release()
 
 
 def settled_failures(folder: Path) -> dict[Path | None, str]:
@@ -243,31 +257,29 @@ def settled_failures(folder: Path) -> dict[Path | None, str]:
 def settle(
     folder: Path,
     experiment: Mapping[str, Any],
-    selected: Mapping[str, str],
+    selected: Sequence[Mapping[str, Any]],
     failed: Sequence[Failure],
 ) -> None:
     """Write down what is selected, before any of it meets a test image: it cannot change then."""
     if "selected" not in _read_summary(folder):
         document = {"complete": False, "experiment": experiment, "fits": []}
-        document |= {"selected": _settings(selected), "failed": _failures(folder, failed)}
+        document |= {"selected": selected, "failed": _failures(folder, failed)}
         _written(folder, document)
 
 
 def write_summary(
     folder: Path,
     experiment: Mapping[str, Any],
-    selected: Mapping[str, str],
-    outcomes: Sequence[Result | Failure],
+    selected: Sequence[Mapping[str, Any]],
     found: Results,
 ) -> None:
     """Write ``results.json`` and ``results.csv``: a line a fit, all scores, what was selected.
 
     Parameters
     ----------
-    selected : mapping of str to str
-        Each head's selected setting, the best head on validation first.
-    outcomes : sequence of Result or Failure
-        All fits, in the order in which they are listed; `found` is made of them.
+    selected : sequence of mapping
+        The selected setting of each head on each embedding, ``fingerprint``, ``features``,
+        ``head`` and ``params``; the best on validation first.
     """
     rows = []
     for result in found:
@@ -276,7 +288,7 @@ def write_summary(
     document = {
         "complete": True,
         "experiment": experiment,
-        "selected": _settings(selected),
+        "selected": selected,
         "failed": _failures(folder, found.failed),
         "fits": rows,
     }
@@ -315,6 +327,9 @@ def load_results(folder: str | Path) -> Results:
             each["train_part"],
             each["reason"],
             folder / each["folder"],
+            each["fingerprint"],
+            each["features"],
+            each["network"],
         )
         for each in summary.get("failed", [])
     ]
@@ -329,13 +344,14 @@ def is_comparison(folder: Path) -> bool:
 def _is_begun(folder: Path, experiment: Mapping[str, Any]) -> bool:
     """Whether the folder holds this experiment; RunError if it holds anything else.
 
-    Until a selection is made, other settings, seeds, sizes and another score make it no other
-    experiment: what is fitted counts, and no test image was seen.
+    Until a selection is made, other embeddings, settings, seeds, sizes and another score make it
+    no other experiment: what is fitted counts, and no test image was seen.
     """
     if (folder / "results.json").exists():
         summary = _read_summary(folder)
         there = summary["experiment"]
-        free = () if "selected" in summary else ("select", "settings", "seeds", "sizes")
+        free = {"embeddings", "select", "settings", "seeds", "sizes"}
+        free = set() if "selected" in summary else free
         unlike = [n for n in experiment if there.get(n) != experiment[n] and n not in free]
         if unlike:
             raise RunError(
@@ -345,7 +361,7 @@ def _is_begun(folder: Path, experiment: Mapping[str, Any]) -> bool:
         return True
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: a file, expected a new or an empty folder.")
-    if folder.is_dir() and any(each.name != LOCK for each in folder.iterdir()):
+    if folder.is_dir() and not all(each.name.startswith(LOCK) for each in folder.iterdir()):
         raise RunError(
             f"{folder}: already holds files, expected a new or an empty folder. "
             "Choose another with -o."
@@ -353,14 +369,13 @@ def _is_begun(folder: Path, experiment: Mapping[str, Any]) -> bool:
     return False
 
 
-def _settings(selected: Mapping[str, str]) -> dict[str, Any]:
-    return {label: json.loads(setting) for label, setting in selected.items()}
-
-
 def _failures(folder: Path, failed: Sequence[Failure]) -> list[dict[str, Any]]:
     return [
         {
             "folder": each.folder.relative_to(folder).as_posix(),
+            "network": each.network,
+            "fingerprint": each.fingerprint,
+            "features": each.features,
             "head": each.label,
             "params": each.params,
             "seed": each.seed,
@@ -374,6 +389,9 @@ def _failures(folder: Path, failed: Sequence[Failure]) -> list[dict[str, Any]]:
 
 def _row(result: Result) -> dict[str, Any]:
     return {
+        "network": network_said(result.store),
+        "fingerprint": result.fingerprint,
+        "features": result.features,
         "head": result.label,
         "params": result.params,
         "seed": result.seed,
@@ -386,7 +404,7 @@ def _row(result: Result) -> dict[str, Any]:
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return one line of results.csv: a column each for parameters, scores and seconds."""
-    names = ("folder", "head", "seed", "train_images", "selected")
+    names = ("folder", "network", "features", "head", "seed", "train_images", "selected")
     line = {name: row[name] for name in names if name in row}
     line |= {name: _cell(value) for name, value in row["params"].items()}
     for split, scores in row["scores"].items():
@@ -412,10 +430,22 @@ def _identity(result: Result) -> str:
 
 def _key(fit: Result | Failure, *more: Any) -> str:
     """Return a text that fits share which differ in nothing but the seed."""
-    said: list[Any] = [fit.label, fit.params, *more]
+    said: list[Any] = [fit.fingerprint, fit.features, fit.label, fit.params, *more]
     if isinstance(fit, Result) and fit.selection is None:
-        said += [fit.fingerprint, fit.features, fit.split]
+        said.append(fit.split)
     return json.dumps(plain(said), sort_keys=True)
+
+
+def network_said(store: Mapping[str, Any]) -> str:
+    """Return what a reader calls the network of a run's store."""
+    named = store.get("network") or (store.get("backbone") or {}).get("backbone")
+    return str(named or "unknown")
+
+
+def _embedding(fit: Result | Failure) -> tuple[str, str, str]:
+    """Return the fingerprint of a fit's network, what a reader calls it, and its features."""
+    network = network_said(fit.store) if isinstance(fit, Result) else fit.network
+    return fit.fingerprint, network, fit.features
 
 
 def _told_apart(fits: Sequence[Result | Failure]) -> dict[str, str]:
@@ -480,5 +510,6 @@ def _write_json(folder: Path, summary: Mapping[str, Any]) -> None:
 
 def _unwritable(folder: Path, error: OSError) -> RunError:
     return RunError(
-        f"{folder}: cannot be written ({error.strerror or error}). Choose another folder with -o."
+        f"{error.filename or folder}: cannot be written ({error.strerror or error}). "
+        "Choose another folder with -o."
     )

@@ -20,6 +20,7 @@ from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 from fer_features.errors import TaskError
 from fer_features.faces.emotions import EMOTIONS, NONE, USAGES
 from fer_features.faces.folder import compiled
+from fer_features.faces.joining import Joined
 from fer_features.faces.labels import read_labels
 
 if TYPE_CHECKING:
@@ -37,17 +38,97 @@ class Rows(NamedTuple):
     test: npt.NDArray[np.int64]
 
 
-def labels_of(
-    store: "Store", labels: str, **options: Any
-) -> tuple[npt.NDArray[np.int8], dict[str, Any]]:
-    """Return each row's emotion by a file of labels, int8 (n,), and what is to be kept of it.
+def check_same_rows(first: "Store", other: "Store") -> None:
+    """Check that two stores are of the same rows, in whichever order.
+
+    Embeddings, and the form of the images, may differ; sources, emotions, usages and groups may
+    not, nor the images where they are of one form.
+
+    Raises
+    ------
+    TaskError
+        They are not.
+    """
+    remedy = "Extract both from one source with the same options."
+    sources = [each.source for each in (first, other)]
+    for store, source in zip((first, other), sources, strict=True):
+        if len(set(source.tolist())) < len(source):
+            raise TaskError(
+                f"{store.path}: several rows of one source, expected each once, as rows are "
+                "matched by it. Name them apart, and extract again."
+            )
+    alone = set(sources[0].tolist()) ^ set(sources[1].tolist())
+    if alone:
+        raise TaskError(
+            f"{other.path}: {len(other):,} rows, {first.path} has {len(first):,}, and "
+            f"{len(alone):,} are in one of the two alone, such as {min(alone)!r}; expected the "
+            f"same ones. {remedy}"
+        )
+    one, two = (np.argsort(source) for source in sources)
+    parts = ["emotion", "usage", "group"]
+    if first.backbone["image"] == other.backbone["image"]:
+        parts.insert(0, "digest")
+    for part in parts:
+        unlike = getattr(first, part)[one] != getattr(other, part)[two]
+        rows = np.flatnonzero(unlike.any(axis=1) if unlike.ndim == 2 else unlike)
+        if len(rows):
+            what = "image" if part == "digest" else part
+            raise TaskError(
+                f"{other.path}: another {what} than in {first.path} in {len(rows):,} of "
+                f"{len(first):,} rows, such as {str(sources[0][one[rows[0]]])!r}; expected equal "
+                f"ones. {remedy}"
+            )
+
+
+def places(store: "Store", source: npt.NDArray[np.str_]) -> npt.NDArray[np.int64]:
+    """Return the rows of a store that have these sources, int64 (k,).
+
+    Raises
+    ------
+    TaskError
+        It lacks one.
+    """
+    row = {each: i for i, each in enumerate(store.source.tolist())}
+    try:
+        return np.array([row[each] for each in source.tolist()], dtype=np.int64)
+    except KeyError as error:
+        raise TaskError(
+            f"{store.path}: no row of source {error}, expected those that were chosen of it. "
+            "It was written anew: select the task's rows again."
+        ) from None
+
+
+def unknown_images(
+    store: "Store", table: pd.DataFrame, known: npt.NDArray[np.uint8]
+) -> tuple[npt.NDArray[np.int64], dict[str, int]]:
+    """Return a store's rows that a head trained on other images can be tested on, and counts.
+
+    One row an image of the task, none of whose copies disagree, and no image of the digests that
+    are ``known``, uint8 (m, 32).
+    """
+    pool = one_copy_each(table, store.digest, by_usage=False)
+    there = set(image_keys(known))
+    rows = pool.index.to_numpy(dtype=np.int64)
+    new = np.array([key not in there for key in image_keys(store.digest[rows])], dtype=np.bool_)
+    copies = count_copies(table, store.digest)
+    return rows[new], {
+        "rows": len(store),
+        "outside": len(store) - copies["rows"],
+        "images": copies["images"],
+        "disagreeing": copies["disagreeing"],
+        "left_out": int((~new).sum()),
+    }
+
+
+def labels_of(store: "Store", labels: str, **options: Any) -> tuple[Joined, dict[str, Any]]:
+    """Return what a file of labels says of each row, and what is to be kept of it.
 
     ``options`` are those of :func:`~fer_features.faces.labels.read_labels`.
     """
     file = read_labels(labels, **options)
     joined = file.join(store.source, store.digest, store.usage, store.dataset)
     now, before = joined.emotion != NONE, store.emotion != NONE
-    return joined.emotion, {
+    return joined, {
         "name": file.name,
         "sha256": file.sha256,
         "kind": file.kind,
@@ -127,6 +208,15 @@ def groups_said(groups: Mapping[str, Any]) -> str:
         else ""
     )
     return f"Groups: {groups['count']:,}, {by}{left_out}"
+
+
+def test_on_said(test_on: Mapping[str, Any], images: int, known: str) -> str:
+    """Say in one line of which data set the test images are, and what is left out of it."""
+    return (
+        f"Test: {images:,} images of {test_on['dataset']}, none of which is in {known} "
+        f"({test_on['left_out']:,} that are were left out). {test_on['outside']:,} of its "
+        f"{test_on['rows']:,} rows are of no emotion of the task"
+    )
 
 
 def image_keys(digest: npt.NDArray[np.uint8]) -> list[bytes]:

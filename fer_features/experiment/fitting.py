@@ -26,6 +26,7 @@ from fer_features.errors import OptionError, RunError
 from fer_features.experiment.heads import Head, LogisticHead, is_whole, load_head
 from fer_features.experiment.run_document import KERAS_FILE, SKOPS_FILE
 from fer_features.experiment.task import Data
+from fer_features.faces.packed import opened_zip
 
 SEEDS = ("random_state", "seed")
 """What classifiers call the parameter that seeds them."""
@@ -360,6 +361,7 @@ def _read_skops(path: Path) -> Any:
     from skops.io import get_untrusted_types, load
 
     try:
+        _refuse_packed(path)
         strange = get_untrusted_types(file=path)
         head = None if strange else load(path, trusted=[])
     except Exception as error:  # skops raises many kinds on a damaged archive.
@@ -373,6 +375,14 @@ def _read_skops(path: Path) -> Any:
     if not hasattr(head, "classes_") or not hasattr(head, "predict_proba"):
         raise RunError(f"{path}: no fitted classifier, expected one. Fit the head again.")
     return head
+
+
+def _refuse_packed(path: Path) -> None:
+    """Refuse members that unpack to more than lies there; :func:`keep` has skops pack none."""
+    with path.open("rb") as file, opened_zip(file) as archive:
+        for each in archive.infolist():
+            if each.file_size > each.compress_size:
+                raise ValueError(f"{each.filename} is compressed")
 
 
 def _fit(head: Any, rows: Any, held_out: Any, progress: Any) -> None:

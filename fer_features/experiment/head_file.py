@@ -20,6 +20,8 @@ import numpy.typing as npt
 from scipy.special import log_softmax
 
 from fer_features.errors import RunError
+from fer_features.faces.bad_rows import shown
+from fer_features.faces.packed import opened_member, opened_zip
 from fer_features.runtimes import one_blas_thread
 
 Layer: TypeAlias = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
@@ -83,15 +85,15 @@ def read_head_file(path: Path) -> tuple[list[Layer], Mapping[str, Any]]:
         If there is no such file, or it is no head, a damaged one or one of another version.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as packed, opened_zip(packed) as archive:
             names = archive.namelist()
-            read = {name: archive.read(name) for name in (_ABOUT, _WEIGHTS) if name in names}
+            read = {name: _member(archive, name) for name in (_ABOUT, _WEIGHTS) if name in names}
             if _WEIGHTS not in read or _CONFIG not in names:
                 raise RunError(
                     f"{path}: no Keras archive, expected a head saved as .keras. Fit it again."
                 )
     except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
-        # The last two are zipfile's words for a password and for an unknown compression.
+        # The last two are words for a password and for another compression.
         raise RunError(f"{path}: damaged or no Keras archive ({error}). Fit it again.") from None
     except OSError as error:
         raise RunError(
@@ -106,20 +108,33 @@ def read_head_file(path: Path) -> tuple[list[Layer], Mapping[str, Any]]:
         about = json.loads(read[_ABOUT])
         kind = about["format"], about["format_version"]
         layers = _read_weights(read[_WEIGHTS]) if kind == (FORMAT, FORMAT_VERSION) else []
-        consistent = not layers or len(about["classes"]) == len(layers[-1][1])
-        if not consistent or not {"fingerprint", "features"} <= about.keys():
+        if layers and not (
+            isinstance(about["classes"], list)
+            and len(about["classes"]) == len(layers[-1][1])
+            and all(isinstance(each, str | int | float) for each in about["classes"])
+            and all(isinstance(about[name], str | None) for name in ("fingerprint", "features"))
+        ):
             raise ValueError(f"{_ABOUT} does not fit the weights")
     except (
-        ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError
+        ValueError, LookupError, TypeError, AttributeError, OSError, RuntimeError, ArithmeticError,
     ) as error:  # fmt: skip
-        reason = (str(error).splitlines() or [""])[0]
+        reason = shown((str(error).splitlines() or [""])[0], 120)
         raise RunError(f"{path}: damaged or no head ({reason}). Fit it again.") from None
     if not layers:
         raise RunError(
-            f"{path}: {kind[0]}, version {kind[1]}, expected {FORMAT}, version {FORMAT_VERSION}. "
-            "Read it with the fer-features that wrote it."
+            f"{path}: {shown(str(kind[0]))}, version {shown(str(kind[1]))}, expected {FORMAT}, "
+            f"version {FORMAT_VERSION}. Read it with the fer-features that wrote it."
         )
     return layers, about
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Return a member as it lies: what others packed may unpack to anything."""
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise NotImplementedError(f"{name} is compressed")
+    with opened_member(archive, info) as member:
+        return member.read()
 
 
 def _config(layers: Sequence[Layer]) -> dict[str, Any]:
@@ -191,11 +206,16 @@ def _read_weights(written: bytes) -> list[Layer]:
     """Return the layers; ValueError or KeyError unless each fits the one before."""
     import h5py  # a report on finished runs reads no head
 
+    from fer_features.hdf5 import item, lies_whole, structure
+
+    with structure(io.BytesIO(written)) as file:
+        held = item(file, "layers")
+        groups = _groups(len(held) if isinstance(held, h5py.Group) else 0)
+        for each in (item(file, f"{group}/{i}") for group in groups for i in (0, 1)):
+            if not isinstance(each, h5py.Dataset) or not lies_whole(each, len(written)):
+                raise ValueError("weights that do not lie whole in the file")
     with h5py.File(io.BytesIO(written)) as file:
-        layers = [
-            (file[f"{group}/0"][()], file[f"{group}/1"][()])
-            for group in _groups(len(file["layers"]))
-        ]
+        layers = [(file[f"{group}/0"][()], file[f"{group}/1"][()]) for group in groups]
     width = len(layers[0][0]) if layers else 0
     for kernel, bias in layers:
         floats = kernel.dtype == bias.dtype == np.float64

@@ -32,6 +32,7 @@ from fer_features.experiment.fitting import (
     setting,
 )
 from fer_features.experiment.heads import Head
+from fer_features.experiment.raters import VOTE_COLUMNS
 from fer_features.experiment.run_document import (
     FIELDS,
     SPLITS,
@@ -224,7 +225,9 @@ class Result:
         Python, packages and machine that the fit ran on.
     predictions : DataFrame
         The scored rows: source, digest (hex), split, emotion (name), group if rows have some,
-        target and predicted (class names), ``p_CLASS`` for each class in task order, float64.
+        target and predicted (class names), ``p_CLASS`` for each class in task order, float64; and
+        where raters voted, how many for each emotion and for none
+        (:data:`~fer_features.experiment.raters.VOTE_COLUMNS`).
     folder : Path, optional
         The run's folder, of a result that was read or kept by a comparison.
     fitted : classifier, optional
@@ -487,7 +490,7 @@ def _data_again(result: Result) -> Data:
     from fer_features.embedding.store import Store
 
     run, split = result.folder or result.label, result.split
-    labels = split.get("labels") or {}
+    labels, raters = split.get("labels") or {}, split.get("raters") or {}
     try:
         store = Store(str(result.store.get("path")))
         if store.fingerprint != result.fingerprint:
@@ -505,12 +508,26 @@ def _data_again(result: Result) -> Data:
             group_by=(split.get("groups") or {}).get("by"),
             **{name: labels[name] for name in ("min_agreement", "labels_as", "map") if labels},
         )
-        data = task.select(store, result.features)
+        first = result.store.get("rows_of")
+        places = [each.get("test_on") for each in (first or result.store, result.store)]
+        tested = [each and Store(each["path"]) for each in places]
+        data = task.select(*((Store(first["path"]),) if first else (store, result.features)))
+        if tested[0]:
+            data = data.tested_on(tested[0])
+        if raters:
+            data = data.with_raters(raters["path"])
+        if first:
+            data = data.on(store, result.features, test_store=tested[1])
     except (KeyError, FerFeaturesError) as error:
         raise RunError(
             f"{run}: its rows cannot be had again ({str(error).rstrip('.')}). Put the store that "
             "it was fitted to there, or fit again with --test."
         ) from error
+    if raters and data.split["raters"]["sha256"] != raters["sha256"]:
+        raise RunError(
+            f"{run}: {raters['path']} holds other votes now, expected those that it was made with. "
+            "Put that file there, or fit again with --test."
+        )
     if data.split["rows"] != split.get("rows"):
         raise RunError(
             f"{run}: {store.path} or its labels hold other rows of this task now, expected those "
@@ -524,6 +541,10 @@ def _predict(head: Any, data: Data, name: str) -> pd.DataFrame:
     split: Split = data.parts()[name]
     probabilities, predicted = answers(head, split.X, data.classes)
     grouped = any((part.group != "").any() for part in data.parts().values())
+    voted = any(part.votes is not None for part in data.parts().values())
+    votes = (
+        np.zeros((len(split), len(VOTE_COLUMNS)), np.int64) if split.votes is None else split.votes
+    )
     columns = {
         "source": [str(each) for each in split.source],
         "digest": [bytes(each).hex() for each in np.asarray(split.digest)],
@@ -534,6 +555,7 @@ def _predict(head: Any, data: Data, name: str) -> pd.DataFrame:
         "target": [str(each) for each in split.y],
         "predicted": [str(each) for each in predicted],
         **{f"p_{each}": probabilities[:, i] for i, each in enumerate(data.classes)},
+        **({name: votes[:, i] for i, name in enumerate(VOTE_COLUMNS)} if voted else {}),
     }
     return pd.DataFrame(columns)
 

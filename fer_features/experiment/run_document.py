@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fer_features.errors import RunError
+from fer_features.faces.bad_rows import shown
 
 FORMAT = "fer-features/result"
 FORMAT_VERSION = 1
@@ -33,6 +34,10 @@ SCORES = (
     "ece",
 )
 """The single-number scores that every run has, in the order reports show them."""
+
+MOST_BYTES = 2**26
+"""Of a JSON file, at most: that of a comparison of ten thousand fits. Values take twenty times more
+in memory."""
 
 TEMPERATURES = (0.05, 20.0)
 """Between these lies a temperature: of images that are all told right it would be 0."""
@@ -83,12 +88,28 @@ _SPLIT: Kind = {
         "both?": "a count",
     },
     "groups?": {"count": "a count", "by": ("text", None), "left_out": "a count"},
+    "raters?": {"name": "text", "path": "text", "sha256": "text"},
+    "test_on?": {
+        "dataset": "text",
+        "sha256": ("text", None),
+        "rows": "a count",
+        "outside": "a count",
+        "images": "a count",
+        "disagreeing": "a count",
+        "left_out": "a count",
+    },
 }
+
+_PLACE: Kind = {"name": "text", "path": "text"}
 
 _STORE: Kind = {
     "name?": "text",
     "path?": "text",
+    "rows_of?": {"name": "text", "path": "text", "test_on?": _PLACE},
+    "test_on?": _PLACE,
+    "network?": "text",
     "features?": "text",
+    "dimension?": "a count",
     "fingerprint?": "text",
     "outputs?": ["text"],
     "options?": "text",
@@ -101,6 +122,7 @@ _STORE: Kind = {
                 "seconds?": ("a number", None),
                 "images_per_second?": ("a number", None),
                 "resumed?": "a count",
+                "parameters?": "a count",
                 "files?": {"backbone?": "text", "weights?": "text"},
                 "cosine?": {"*": {"centred": {"median": "a number"}, "warns": "true or false"}},
             }
@@ -172,10 +194,13 @@ def read_document(folder: Path) -> dict[str, Any]:
         raise RunError(f"{place}: not JSON ({reason}). Fit the head again.") from error
     found = document.get("format") if isinstance(document, dict) else None
     if found != FORMAT:
-        raise RunError(f"{place}: format {found!r}, expected {FORMAT!r}. Name a run's folder.")
+        raise RunError(
+            f"{place}: format {shown(repr(found))}, expected {FORMAT!r}. Name a run's folder."
+        )
     version = document.get("format_version")
     if not KINDS["a count"](version) or version < 1:
-        raise RunError(f"{place}: format_version {version!r}, expected {FORMAT_VERSION}.")
+        said = shown(repr(version))
+        raise RunError(f"{place}: format_version {said}, expected {FORMAT_VERSION}.")
     if version > FORMAT_VERSION:
         raise RunError(
             f"{place}: format_version {version}, this fer-features reads up to {FORMAT_VERSION}. "
@@ -217,9 +242,11 @@ def _contradiction(document: Mapping[str, Any]) -> str | None:
     """Say what values of the right kinds do not mean together, None where all is well."""
     classes, outputs = document["task"]["classes"], document["outputs"]
     if sorted(outputs) != sorted(classes):
-        return f"'outputs' is {plain_text(outputs)}, expected {', '.join(classes)} in some order"
+        expected = shown(", ".join(classes), 200)
+        return f"'outputs' is {plain_text(outputs)}, expected {expected} in some order"
     if any(name not in SPLITS for name in document["scores"]):
-        return f"'scores' is of {', '.join(document['scores'])}, expected validation and test"
+        found = shown(", ".join(document["scores"]), 200)
+        return f"'scores' is of {found}, expected validation and test"
     return history_misfit(document["history"])
 
 
@@ -255,8 +282,12 @@ def _number(kind: Callable[[str], Any]) -> Callable[[str], Any]:
 
 def read_json(place: Path) -> Any:
     """Read a JSON file; OSError or ValueError where it is none, or holds what JSON has not."""
+    with place.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES:,} bytes")
     return json.loads(
-        place.read_text(encoding="utf-8"),
+        content.decode(),
         parse_constant=_no_constant,
         parse_float=_number(float),
         parse_int=_number(int),

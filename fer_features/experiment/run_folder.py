@@ -17,6 +17,7 @@ import pandas as pd
 
 from fer_features.errors import OptionError, RunError, TaskError
 from fer_features.experiment.fitting import keep
+from fer_features.experiment.raters import VOTE_COLUMNS
 from fer_features.experiment.run_document import (
     FORMAT,
     FORMAT_VERSION,
@@ -24,6 +25,7 @@ from fer_features.experiment.run_document import (
     read_document,
 )
 from fer_features.experiment.task import checked_classes
+from fer_features.faces.bad_rows import shown
 
 TEXT_COLUMNS = (
     "source", "digest", "split", "emotion", "group", "leaked", "target", "predicted",
@@ -209,21 +211,33 @@ def _read_predictions(folder: Path, classes: tuple[str, ...]) -> pd.DataFrame:
     place = folder / "predictions.csv"
     probabilities = [f"p_{name}" for name in classes]
     try:
+        if place.exists() and not place.is_file():  # a pipe would be waited for
+            raise ValueError("no regular file")
         # Text, all of it: a class or a file may well be named "NA" or "007", and Python's own
         # float() reads what repr() wrote exactly, which pandas does only in some versions.
         table = pd.read_csv(place, dtype="str", keep_default_na=False, encoding="utf-8")
         for name in set(probabilities) & set(table.columns):
             table[name] = np.array([float(text) for text in table[name]], dtype=np.float64)
+        for name in set(VOTE_COLUMNS) & set(table.columns):
+            table[name] = np.array([_count(text) for text in table[name]], dtype=np.int64)
     except FileNotFoundError as error:
         raise RunError(f"{folder}: no predictions.csv, expected the folder of a run.") from error
     except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = shown(str(error).partition("\n")[0], 120)
         raise RunError(f"{place}: not readable ({reason}). Fit the head again.") from error
     texts = [name for name in TEXT_COLUMNS if name not in AT_TIMES or name in table.columns]
-    expected = [*texts, *probabilities]
+    votes = VOTE_COLUMNS if set(VOTE_COLUMNS) & set(table.columns) else ()
+    expected = [*texts, *probabilities, *votes]
     if list(table.columns) != expected:
         raise RunError(
-            f"{place}: columns {', '.join(table.columns)}, expected {', '.join(expected)}. "
+            f"{place}: columns {shown(', '.join(table.columns), 200)}, expected "
+            f"{shown(', '.join(expected), 400)}. "
             "Fit the head again."
         )
     return table
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise ValueError(f"{text[:20]!r} votes")
+    return int(text)

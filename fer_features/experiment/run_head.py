@@ -15,6 +15,7 @@ from fer_features.experiment.run_document import (
     read_document,
     read_json,
 )
+from fer_features.faces.bad_rows import shown
 
 Float = npt.NDArray[np.float64]
 
@@ -105,8 +106,8 @@ def load_run_head(folder: Path) -> RunHead:
     for name, (found, expected) in said.items():
         if found != expected:
             raise RunError(
-                f"{path}: {name} {found}, expected {expected} as metrics.json has it. One of the "
-                "two files is of another run: fit the head again."
+                f"{path}: {name} {shown(str(found), 200)}, expected {expected} as metrics.json "
+                "has it. One of the two files is of another run: fit the head again."
             )
     head.layers = layers
     return head
@@ -125,7 +126,7 @@ def _refuse_comparison(folder: Path) -> None:
         sign = -1 if select in SMALLER_IS_BETTER else 1
         fits = [fit for fit in summary["fits"] if fit["selected"]]
         best = max(fits, key=lambda fit: sign * fit["scores"]["validation"][select])
-        named = f"{folder / best['folder']}, the best on validation by {select}"
-    except (OSError, ValueError, KeyError, TypeError):  # not finished, or edited
+        named = f"{folder}/{shown(best['folder'], 200)}, the best on validation by {select}"
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # unfinished, or edited
         named = "one of its fits"
     raise RunError(f"{folder}: a comparison, expected the folder of one run. Name {named}.")

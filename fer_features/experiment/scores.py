@@ -12,7 +12,6 @@ from sklearn import metrics
 
 from fer_features.experiment.run_document import SCORES as SCORES
 from fer_features.experiment.run_document import TEMPERATURES
-from fer_features.faces.emotions import EMOTIONS
 
 SMALLER_IS_BETTER = ("log_loss", "brier", "ece")
 """The scores of which less is better; of all others more is."""
@@ -192,63 +191,6 @@ def calibration(
     mean_came = np.bincount(bins, weights=came, minlength=BINS)[held] / images[held]
     ece = (np.abs(mean_said - mean_came) * images[held]).sum() / max(len(said), 1)
     return {"said": mean_said, "came": mean_came, "images": images[held], "ece": float(ece)}
-
-
-def by_emotion(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Score one split's predictions for each original emotion.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        Columns ``emotion``, ``target``, ``predicted`` and ``p_CLASS``, as in predictions.csv.
-    classes : sequence of str
-        The task's classes in order.
-
-    Returns
-    -------
-    dict of str to dict
-        For each emotion that occurs, in FER2013's order, its ``class`` and ``images``. Of those
-        images alone: ``accuracy`` (which is their recall), ``mistaken``, how many were taken for
-        each other class, ``log_loss``, ``brier`` and ``ece``. How well they are told from all
-        images of the other classes: ``precision``, ``f1``, ``roc_auc`` and
-        ``average_precision`` of the emotion's class on both together.
-    """
-    probabilities = rows[[f"p_{name}" for name in classes]].to_numpy(dtype=np.float64)
-    truth, said = (
-        rows[column].map({name: i for i, name in enumerate(classes)}).to_numpy(dtype=np.int64)
-        for column in ("target", "predicted")
-    )
-    emotion = rows["emotion"].to_numpy()
-    found = {}
-    for name in (each for each in EMOTIONS if each in set(emotion)):
-        own = emotion == name
-        label = int(truth[own][0])
-        beside = own | (truth != label)
-        counts = np.bincount(said[own], minlength=len(classes))
-        found[name] = {
-            "class": classes[label],
-            "images": int(own.sum()),
-            "mistaken": {each: int(counts[i]) for i, each in enumerate(classes) if i != label},
-            **_alone(truth[own], probabilities[own]),
-            "accuracy": float(counts[label] / own.sum()),
-            **_told_apart(own[beside], said[beside] == label, probabilities[beside, label]),
-        }
-    return found
-
-
-def _alone(
-    truth: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]
-) -> dict[str, float]:
-    """Compute what scikit-learn's log_loss and brier_score_loss give, far quicker for few rows."""
-    tiny = np.finfo(np.float64).eps
-    of_truth = probabilities[np.arange(len(truth)), truth]
-    errors = probabilities - np.eye(probabilities.shape[1])[truth]
-    squares = errors[:, 0] ** 2 if errors.shape[1] == 2 else (errors**2).sum(axis=1)
-    return {
-        "log_loss": float(-np.log(np.clip(of_truth, tiny, 1 - tiny)).mean()),
-        "brier": float(squares.mean()),
-        "ece": calibration(truth, probabilities)["ece"],
-    }
 
 
 def _told_apart(

@@ -407,7 +407,8 @@ def _scored(score: str, target: Int, p: Float, said: Int, present: Bool) -> tupl
         sure, came = confidence(target, p)
         bins = bin_of(sure)
         gaps = np.bincount(bins, weights=sure - came, minlength=BINS)
-        return _mean(np.sign(gaps)[bins] * (sure - came))
+        # Of a bin that is exactly right the sign would be that of rounding, by the images' order.
+        return _mean(np.sign(np.round(gaps, 9))[bins] * (sure - came))
     if score in _RANKED and not present.all():
         return np.nan, np.zeros(n)
     classes = np.flatnonzero(present) if score == "balanced_accuracy" else np.arange(k)

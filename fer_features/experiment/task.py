@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from fer_features.errors import OptionError, TaskError
+from fer_features.errors import OptionError, SourceError, TaskError
 from fer_features.experiment.drawing import (
     Rows,
     check_all_emotions,
+    check_same_rows,
     check_usages,
     count_copies,
     draw,
@@ -34,12 +35,15 @@ from fer_features.experiment.drawing import (
     nested_order,
     one_copy_each,
     one_usage_each,
+    places,
     split_at_random,
     split_by_usage,
+    test_on_said,
+    unknown_images,
 )
 from fer_features.faces.emotions import EMOTIONS, NONE, Wording, did_you_mean
 from fer_features.faces.folder import compiled
-from fer_features.faces.labels import checked_agreement
+from fer_features.faces.labels import checked_agreement, read_labels
 
 if TYPE_CHECKING:
     from fer_features.embedding.store import Store
@@ -82,6 +86,8 @@ class Split:
         Row number or relative file path of each image in its source.
     group : str (n,), optional
         The person or sequence of each image; empty for none.
+    votes : int64 (n, 9), optional
+        How many raters said each emotion, and at last how many none of them; None without votes.
     """
 
     X: npt.NDArray[np.float32]
@@ -90,6 +96,7 @@ class Split:
     digest: npt.NDArray[np.uint8]
     source: npt.NDArray[np.str_]
     group: npt.NDArray[np.str_] = None  # type: ignore[assignment]  # below: n empty strings
+    votes: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.group is None:
@@ -123,11 +130,17 @@ class Data:
         (``labelled``), have none now (``none``; ``lost`` of them had one), have another emotion
         than the store gives them (``changed``, of the ``both`` that have one either way) and are
         in another class, or in or out of the task, for it (``changed_class``), and how many
-        labels match no row (``unmatched``).
+        labels match no row (``unmatched``). Where raters' votes were joined, ``raters``: their
+        file's ``name``, ``path`` and ``sha256``. Where test is another data set, ``test_on``: its
+        name (``dataset``), its source's ``sha256``, its ``rows``, those of them ``outside`` the
+        task's emotions, the distinct ``images`` of the others, how many of these are
+        ``disagreeing`` and how many are ``left_out`` as the first data set has them, too.
     store : dict
-        Ready for JSON: where the embeddings come from (``name``, ``path``, ``features``,
-        ``outputs``, ``options`` of ``fer-extract``, ``fingerprint``, ``backbone``, ``dataset``,
-        ``provenance``).
+        Ready for JSON: where the embeddings come from (``name``, ``path``, ``network`` as a
+        reader calls it, ``features``, ``dimension``, ``outputs``, ``options`` of ``fer-extract``,
+        ``fingerprint``, ``backbone``, ``dataset``, ``provenance``). ``test_on``: the ``name`` and
+        ``path`` of the store of the test images, where that is another one. ``rows_of``: those of
+        the store that the rows were chosen of, where that is another one, and its ``test_on``.
     """
 
     task: "Task"
@@ -158,6 +171,159 @@ class Data:
             "validation": _leaks(self.validation, train=self.train),
             "test": _leaks(self.test, validation=self.validation, train=self.train),
         }
+
+    def on(
+        self,
+        store: "Store",
+        features: str | Sequence[str] = "final",
+        *,
+        test_store: "Store | None" = None,
+    ) -> "Data":
+        """Return the very rows of this data, with embeddings of another store.
+
+        So networks and their layers are compared on the same images, image by image. Rows match
+        by their source, in whichever order they are, and all rows of both stores must. Splits,
+        labels, copies and digests stay the first store's; images may have another form here.
+
+        Parameters
+        ----------
+        store : Store
+            Of the same source; or the very store, for other features of it.
+        features : str or sequence of str
+            As :meth:`Task.select` takes them.
+        test_store : Store, optional
+            The test images by the network of `store`, where they are another data set's
+            (:meth:`tested_on`). Not needed where that is this data's own network.
+
+        Raises
+        ------
+        TaskError
+            Rows, or the emotions, usages or groups of some, are not the same.
+        StoreError
+            A store lacks the features, or rows of it are damaged.
+        """
+        outputs = _checked_store(store).features(features)
+        first = self.store.get("rows_of") or self.store
+        stores = dict.fromkeys(self.parts(), (first, store))
+        if "test_on" in first:
+            if test_store is None and store.fingerprint == self.store["fingerprint"]:
+                test_store = _opened(self.store["test_on"])
+            if test_store is None or test_store.fingerprint != store.fingerprint:
+                raise TaskError(
+                    f"test_store: {test_store and str(test_store.path)!r}, expected the test "
+                    f"images' store of the network of {store.path}. Extract them with "
+                    f"{store.options()}."
+                )
+            stores["test"] = (first["test_on"], test_store)
+        rows = _same_rows(stores, self.parts())
+        splits: dict[str, Any] = {
+            name: replace(part, X=stores[name][1].embeddings(rows[name], outputs))
+            for name, part in self.parts().items()
+        }
+        origin = _origin(store, outputs)
+        if "test_on" in first:
+            origin["test_on"] = _place(stores["test"][1])
+        if first["path"] != origin["path"]:
+            origin["rows_of"] = {name: first[name] for name in _PLACE if name in first}
+        return replace(self, **splits, store=origin)
+
+    def tested_on(self, store: "Store") -> "Data":
+        """Return this data with another data set's images as its test images.
+
+        The field's cross-database protocol: training and validation stay, and test becomes every
+        image of the task's emotions in `store`, one copy each, but for those that occur anywhere
+        in this data's store, in whichever split or class. Emotions and groups are the store's own.
+
+        Parameters
+        ----------
+        store : Store
+            Another data set under the same network, with the features that this data has.
+
+        Raises
+        ------
+        TaskError
+            It is of another network, or leaves no image; or this data's rows are another
+            store's (:meth:`on`) or tested elsewhere already.
+        StoreError
+            It lacks the features, or rows of it are damaged.
+        """
+        if {"rows_of", "test_on"} & self.store.keys():
+            raise TaskError(
+                "tested_on: called on data that on() or tested_on() returned, expected what "
+                "Task.select returned. Call it first, and on() after it."
+            )
+        if _checked_store(store).fingerprint != self.store["fingerprint"]:
+            raise TaskError(
+                f"{store.path}: of the network {store.network}, {store.fingerprint[:8]}, expected "
+                f"{self.store['network']}, {self.store['fingerprint'][:8]}, as the training images "
+                f"have. Extract it with {self.store['options']}."
+            )
+        store.check_labels()
+        outputs = store.features(self.store["features"])
+        known = _opened(self.store).image_digest
+        table = self.task._table(store.emotion, store.usage, store.group)
+        rows, counts = unknown_images(store, table, known)
+        if not len(rows):
+            raise TaskError(
+                f"{store.path}: no image to test on: {counts['images']:,} are of the task's "
+                f"emotions, {counts['disagreeing']:,} of which have copies that disagree, and "
+                f"{counts['left_out']:,} are in {self.store['name']}, too; expected others. Name "
+                "another data set."
+            )
+        dataset = store.dataset["name"]
+        # A name of another data set is another person's.
+        group = np.array([each and f"{dataset}/{each}" for each in store.group[rows].tolist()])
+        label = self.task.class_of(store.emotion[rows])
+        test = Split(
+            X=store.embeddings(rows, outputs),
+            y=np.array(self.classes)[label],
+            emotion=store.emotion[rows],
+            digest=store.digest[rows],
+            source=store.source[rows],
+            group=group.astype(np.str_),
+        )
+        splits = self.parts() | {"test": test}
+        split = self.split | self.task._describe(splits)
+        groups = set(np.concatenate([part.group for part in splits.values()]).tolist()) - {""}
+        if groups:
+            own = {"by": None, "left_out": 0} | split.get("groups", {})
+            split["groups"] = own | {"count": len(groups)}
+        split["test_on"] = {"dataset": dataset, "sha256": store.dataset["sha256"], **counts}
+        log.info("%s", test_on_said(split["test_on"], len(test), self.store["dataset"]["name"]))
+        origin = self.store | {"test_on": _place(store)}
+        return replace(self, test=test, split=split, store=origin)
+
+    def with_raters(self, path: str | os.PathLike[str]) -> "Data":
+        """Return this data with the votes of raters, whatever its labels are.
+
+        Parameters
+        ----------
+        path : path-like
+            A file of FER+'s votes on the rows of the store; where test images are another data
+            set's, on the rows of that.
+
+        Raises
+        ------
+        SourceError
+            The file cannot be read, holds no votes, or is not of these rows.
+        """
+        file = read_labels(path)
+        if file.votes is None:
+            raise SourceError(
+                f"{file.name}: one emotion an image, expected votes of several raters, such as "
+                "FER+'s. Leave it out, or take it for labels."
+            )
+        first = self.store.get("rows_of") or self.store
+        store = _opened(first.get("test_on") or first)
+        votes = file.join(store.source, store.digest, store.usage, store.dataset).votes
+        assert votes is not None
+        names = ["test"] if "test_on" in first else list(self.parts())
+        splits: dict[str, Any] = {
+            name: replace(part, votes=votes[places(store, part.source)] if name in names else None)
+            for name, part in self.parts().items()
+        }
+        raters = {"name": file.name, "path": str(Path(path).absolute()), "sha256": file.sha256}
+        return replace(self, **splits, split=self.split | {"raters": raters})
 
     def parts(self) -> dict[str, Split]:
         """Return the three splits by their names."""
@@ -388,21 +554,18 @@ class Task:
         StoreError
             When the store lacks the features, or rows of it are damaged.
         """
-        if not hasattr(store, "embeddings"):
-            raise TaskError(
-                f"store: {store!r:.80}, expected a Store, such as Store('cache/fer.h5')."
-            )
-        outputs = store.features(features)
+        outputs = _checked_store(store).features(features)
         store.check_labels()
-        emotion, labels = store.emotion, dict[str, Any]()
+        emotion, votes, labels = store.emotion, None, dict[str, Any]()
         if self.labels is not None:
-            emotion, labels = labels_of(
+            joined, labels = labels_of(
                 store,
                 str(self.labels),
                 min_agreement=self.min_agreement,
                 labels_as=self.labels_as,
                 map=dict(self.map),
             )
+            emotion, votes = joined.emotion, joined.votes
         try:
             task = self.resolved(emotion)
             label = task.class_of(emotion)
@@ -422,20 +585,11 @@ class Task:
                 digest=store.digest[chosen],
                 source=store.source[chosen],
                 group=group[chosen],
+                votes=None if votes is None else votes[chosen],
             )
             for part, chosen in rows._asdict().items()
         }
-        origin = {
-            "name": store.path.name,
-            "path": str(store.path.absolute()),
-            "features": "+".join(outputs),
-            "outputs": list(store.outputs),
-            "options": store.options(),
-            "fingerprint": store.fingerprint,
-            "backbone": store.backbone,
-            "dataset": store.dataset,
-            "provenance": store.provenance,
-        }
+        origin = _origin(store, outputs)
         split = task._describe(splits) | {"copies": count_copies(table, store.digest)}
         if labels:
             changed = int((label != task.class_of(store.emotion)).sum())
@@ -560,7 +714,8 @@ def part_of(data: Data, size: int | None) -> Data:
     if size is None:
         return data
     chosen = np.sort(nested_order(data.train.y, data.task.split_seed)[:size])
-    parts = {name: getattr(data.train, name)[chosen] for name in data.train.__dataclass_fields__}
+    held = {name: getattr(data.train, name) for name in data.train.__dataclass_fields__}
+    parts: dict[str, Any] = {k: each[chosen] for k, each in held.items() if each is not None}
     train = replace(data.train, **parts)
     sizes = {name: int((train.y == name).sum()) for name in data.classes}
     split = data.split | {"train_part": size, "sizes": data.split["sizes"] | {"train": sizes}}
@@ -575,6 +730,67 @@ def _leaks(split: Split, **others: Split) -> list[str]:
         for row, (image, group) in enumerate(keys):
             if image in images or group in groups:
                 found[row] = name
+    return found
+
+
+_PLACE = ("name", "path", "test_on")
+
+
+def _place(store: "Store") -> dict[str, str]:
+    return {"name": store.path.name, "path": str(store.path.absolute())}
+
+
+def _opened(place: Mapping[str, Any]) -> "Store":
+    from fer_features.embedding.store import Store
+
+    return Store(place["path"])
+
+
+def _checked_store(store: Any) -> "Store":
+    if not hasattr(store, "embeddings"):
+        raise TaskError(f"store: {store!r:.80}, expected a Store, such as Store('cache/fer.h5').")
+    checked: Store = store
+    return checked
+
+
+def _origin(store: "Store", outputs: Sequence[str]) -> dict[str, Any]:
+    """Return what is kept of a store, as ``Data.store`` has it."""
+    return _place(store) | {
+        "network": store.network,
+        "features": "+".join(outputs),
+        "dimension": sum(store.dimensions[name] for name in outputs),
+        "outputs": list(store.outputs),
+        "options": store.options(),
+        "fingerprint": store.fingerprint,
+        "backbone": store.backbone,
+        "dataset": store.dataset,
+        "provenance": store.provenance,
+    }
+
+
+def _same_rows(
+    stores: Mapping[str, tuple[Mapping[str, Any], "Store"]], parts: Mapping[str, Split]
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Return where each split's rows are in another store than the one they were chosen of."""
+    opened: dict[str, Store] = {}
+    for place, other in stores.values():
+        if place["path"] not in opened:
+            same = place["path"] == str(other.path.absolute())
+            opened[place["path"]] = first = other if same else _opened(place)
+            first.check_labels()
+            other.check_labels()
+            if not same:
+                check_same_rows(first, other)
+    found = {}
+    for name, part in parts.items():
+        place, other = stores[name]
+        first = opened[place["path"]]
+        if not np.array_equal(first.digest[places(first, part.source)], part.digest):
+            raise TaskError(
+                f"{first.path}: holds other images now, expected those that were chosen of it. "
+                "Select the task's rows again."
+            )
+        found[name] = places(other, part.source)
     return found
 
 

@@ -28,11 +28,14 @@ class Joined:
         Rows that the file has an entry for.
     unmatched : int
         Entries of the file that match no row.
+    votes : int64 (n, 9), optional
+        As :class:`Labels` has them; 0 where the file says nothing of a row.
     """
 
     emotion: npt.NDArray[np.int8]
     matched: int
     unmatched: int
+    votes: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +56,9 @@ class Labels:
     table : DataFrame
         An entry a line: ``emotion`` (int8), and of ``source``, ``digest``, ``file`` (str) and
         ``usage`` (int8) those that the file has; its index is the number of the line, from 1.
+    votes : int64 (n, 9), optional
+        How many raters said each emotion of an entry, and at last how many said none of them:
+        "unknown" or "no face".
     """
 
     name: str
@@ -61,6 +67,7 @@ class Labels:
     column: str
     table: pd.DataFrame = field(repr=False)
     place: str = field(repr=False)
+    votes: npt.NDArray[np.int64] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -113,14 +120,12 @@ class Labels:
         if "source" in self.table and "digest" in self.table:
             self._check_digests(pairs, digest)
         entries, rows = (np.array(each, dtype=np.int64) for each in zip(*pairs, strict=True))
-        emotion = np.full(len(source), NONE, dtype=np.int8)
-        emotion[rows] = self.table["emotion"].to_numpy()[entries]
         said = pd.DataFrame({"row": rows, "emotion": self.table["emotion"].to_numpy()[entries]})
         unlike = said.groupby("row")["emotion"].transform("nunique") > 1
         if unlike.any():
             of_row = said[said["row"] == said["row"][unlike].iloc[0]].drop_duplicates("emotion")
             self._refuse_contradiction(list(entries[of_row.index[:2]]))
-        return Joined(emotion, len(set(rows.tolist())), len(self.table) - len(set(entries)))
+        return self._joined(entries, rows, len(source))
 
     def check_each_once(self) -> None:
         """Refuse two lines that say different things of one image, whatever they join.
@@ -170,8 +175,19 @@ class Labels:
                 f"source has {_usage(usage[wrong[0]])} there, and another in {len(wrong):,} of "
                 f"{len(usage):,} rows; votes join by row number, so expected equal ones. {remedy}"
             )
-        emotion = self.table["emotion"].to_numpy()[number - 1]
-        return Joined(emotion, len(number), there - len(set(number.tolist())))
+        return self._joined(number - 1, np.arange(len(number)), len(number))
+
+    def _joined(
+        self, entries: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], n: int
+    ) -> Joined:
+        """Return what entries say of rows, one after the other, of n."""
+        emotion, votes = np.full(n, NONE, dtype=np.int8), None
+        emotion[rows] = self.table["emotion"].to_numpy()[entries]
+        if self.votes is not None:
+            votes = np.zeros((n, self.votes.shape[1]), dtype=np.int64)
+            votes[rows] = self.votes[entries]
+        unmatched = len(self.table) - len(set(entries.tolist()))
+        return Joined(emotion, len(set(rows.tolist())), unmatched, votes)
 
     def _by_digest(self, digest: npt.NDArray[np.uint8]) -> list[tuple[int, int]]:
         rows = defaultdict(list)

@@ -41,6 +41,9 @@ _EXPECTED = (
 )
 _MOST_WORDS = 20
 
+_MOST_BYTES, _MOST_CELLS, _LONGEST_LINE = 2**28, 2**25, 2**16
+"""Of a file of labels, which is held whole: ten million images take half as many cells."""
+
 
 def read_labels(
     path: str | os.PathLike[str],
@@ -98,11 +101,12 @@ def read_labels(
     column = ""
     if headed and set(VOTES) <= set(names):
         kind, table = "ferplus", _published(rows, names, place)
-        table["emotion"] = _winners(rows, [names.index(v) for v in VOTES], wording, least, place)
+        votes = _votes(rows, [names.index(v) for v in VOTES], place)
     elif not headed and len(names) == 12 and _BOX.fullmatch(str(rows.iloc[0, 1])):
         kind, table = "ferplus", pd.DataFrame({"file": rows[0]})
-        table["emotion"] = _winners(rows, list(range(2, 12)), wording, least, place)
+        votes = _votes(rows, list(range(2, 12)), place)
     else:
+        votes = None
         kind, (table, words, column) = "table", _columns(rows, cells, names, headed, place)
         if least:
             raise SourceError(
@@ -115,8 +119,10 @@ def read_labels(
             f"{place}: FER+'s votes, which name their emotions, while "
             f'labels_as="{wording.labels_as}" is for numbers. Leave that out.'
         )
+    if votes is not None:
+        table["emotion"], votes = _of_votes(votes, wording, least)
     sha256 = hashlib.sha256(content).hexdigest()
-    labels = Labels(Path(path).name, sha256, kind, column, table, place)
+    labels = Labels(Path(path).name, sha256, kind, column, table, place, votes)
     labels.check_each_once()
     return labels
 
@@ -139,7 +145,8 @@ def checked_agreement(share: float) -> float:
 
 def _content(path: Path, place: str) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
     except FileNotFoundError:
         raise SourceError(f"{place}: no such file, expected {_EXPECTED}. Check the path.") from None
     except IsADirectoryError:
@@ -151,6 +158,13 @@ def _content(path: Path, place: str) -> bytes:
         raise SourceError(
             f"{place}: cannot be read ({error.strerror}). Check its permissions."
         ) from error
+    if len(content) > _MOST_BYTES:
+        raise SourceError(_too_much(f"more than {_MOST_BYTES:,} bytes", place))
+    return content
+
+
+def _too_much(what: str, place: str) -> str:
+    return f"{place}: {what}, expected {_EXPECTED}. Check that it is the right file."
 
 
 def _text(content: bytes, place: str) -> str:
@@ -172,10 +186,16 @@ def _text(content: bytes, place: str) -> str:
 
 def _cells(text: str, place: str) -> pd.DataFrame:
     """Return all cells as str; the index is the number of the line, from 1."""
+    # Counted before they are made: a line of nothing is one byte here, and many in a table.
+    breaks = sum(map(text.count, "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"))
+    if breaks > _MOST_CELLS:
+        raise SourceError(_too_much(f"{breaks:,} line breaks", place))
     every = text.splitlines()
     blank = next(i for i, line in enumerate(every) if line.strip())  # pandas takes none at the top
     lines = every[blank:]
     first = [line for line in lines if line.strip()][:20]
+    if len(first[0]) > _LONGEST_LINE:
+        raise SourceError(_too_much(f"a first line of {len(first[0]):,} letters", place))
     beginnings = [line[:10_000] for line in first]  # the csv module refuses longer cells
     counted = {
         separator: [len(row) for row in csv.reader(beginnings, delimiter=separator)]
@@ -184,6 +204,9 @@ def _cells(text: str, place: str) -> pd.DataFrame:
     fit = [each for each, counts in counted.items() if min(counts) > 1 and len({*counts}) == 1]
     fit += [each for each, counts in counted.items() if counts[0] > 1]
     if fit:
+        held = len(lines) * counted[fit[0]][0]
+        if held > _MOST_CELLS:
+            raise SourceError(_too_much(f"a table of {held:,} cells", place))
         try:
             cells = pd.read_csv(
                 io.StringIO("\n".join(lines)),
@@ -243,10 +266,8 @@ def _published(rows: pd.DataFrame, names: Sequence[str], place: str) -> pd.DataF
     return table
 
 
-def _winners(
-    rows: pd.DataFrame, columns: list[int], wording: Wording, least: float, place: str
-) -> npt.NDArray[np.int8]:
-    """Return the emotion most voted for in each row, int8 (n,)."""
+def _votes(rows: pd.DataFrame, columns: list[int], place: str) -> npt.NDArray[np.int64]:
+    """Return how many voted for each of ``VOTES`` in each row, int64 (n, 10)."""
     votes = np.zeros((len(rows), len(columns)), dtype=np.int64)
     for position, column in enumerate(columns):
         counts = rows[column].map(lambda cell: whole_number(cell))
@@ -258,12 +279,23 @@ def _winners(
                 f"votes for {VOTES[position]}, expected a whole number. Mend that line."
             )
         votes[:, position] = counts
+    return votes
+
+
+def _of_votes(
+    votes: npt.NDArray[np.int64], wording: Wording, least: float
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
+    """Return the emotion most voted for, int8 (n,), and the votes as ``Labels`` has them."""
     meant = wording.read(VOTES, None)
     emotion = np.array([meant.get(name, NONE) for name in VOTES], dtype=np.int8)
     most = votes.max(axis=1)
     tied = (votes == most[:, None]).sum(axis=1) > 1
     too_few = most / np.maximum(votes.sum(axis=1), 1) < least
-    return np.where(tied | too_few, np.int8(NONE), emotion[votes.argmax(axis=1)])
+    winner = np.where(tied | too_few, np.int8(NONE), emotion[votes.argmax(axis=1)])
+    by_emotion = np.zeros((len(votes), len(EMOTIONS) + 1), dtype=np.int64)
+    for position, each in enumerate(emotion):
+        by_emotion[:, each] += votes[:, position]  # NONE, -1, is the last
+    return winner, by_emotion
 
 
 def _columns(

@@ -1,8 +1,11 @@
 """``fer-compare`` on a grid, and what ``--grid`` takes."""
 
+import contextlib
 import json
-import shlex
+import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -11,7 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from support import TINY, called, command, noise_faces, write_csv
 
-from fer_features import DenseHead, LogisticHead, extract
+from fer_features import BackboneSpec, DenseHead, LogisticHead, extract
 from fer_features.cli.heads import make_head, make_heads, parse_grid
 
 HEADS = {
@@ -143,9 +146,10 @@ def test_a_grid_over_any_classifier_prints_its_table(home: Path, tmp_path: Path)
     said = called("fer-compare", *call, "-o", tmp_path / "out", cwd=home)
     assert said.returncode == 0, said.stderr
     lines = [line.split() for line in said.stdout.splitlines()]
-    columns = "head setting fits failed selected validation accuracy test accuracy"
-    assert lines[0] == columns.split()
-    assert [line[:4] for line in lines[1:5]] == [
+    assert lines[0] == ["validation", "test"]
+    columns = "head setting fits failed selected" + " accuracy balanced_accuracy" * 2
+    assert lines[1] == columns.split()
+    assert [line[:4] for line in lines[2:6]] == [
         ["dense", "learning_rate=0.001", "2", "0"],
         ["dense", "learning_rate=1e+30", "2", "2"],
         ["KNeighborsClassifier", "n_neighbors=5", "1", "0"],
@@ -174,7 +178,7 @@ def test_weights_that_log_loss_cannot_choose_are_said(home: Path, tmp_path: Path
     assert "--select balanced_accuracy" in said.stderr
     said = called("fer-compare", *call, tmp_path / "b", "--select", "balanced_accuracy", cwd=home)
     assert "never chooses" not in said.stderr
-    assert "validation balanced_accuracy" in said.stdout
+    assert said.stdout.splitlines()[1].split().count("balanced_accuracy") == 2
 
 
 def test_a_fit_shows_validation_and_test_images_are_scored_when_asked_for(
@@ -191,7 +195,7 @@ def test_a_fit_shows_validation_and_test_images_are_scored_when_asked_for(
     assert {"metrics.json", "predictions.csv", "head.skops"} <= {p.name for p in later.iterdir()}
     page = (later / "report.md").read_text()
     assert "validation images correctly" in page
-    assert "The test images were not scored when this was written." in page
+    assert "The test images are not scored." in page
     metrics = json.loads((later / "metrics.json").read_text())
     assert (metrics["head"], metrics["params"]["n_neighbors"]) == ("KNeighborsClassifier", 15)
     at_once = called("fer-fit-head", *call, tmp_path / "at_once", "--test", cwd=home)
@@ -281,7 +285,50 @@ def test_a_comparison_selects_goes_on_and_reports(tmp_path: Path) -> None:
     assert (tmp_path / "again" / "report.csv").is_file()
 
 
-def test_the_commands_of_a_report_repeat_its_fits(tmp_path: Path) -> None:
+def test_networks_and_layers_are_compared_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    faces = noise_faces(300, copies=False)
+    extract(faces, tmp_path / "one.h5", backbone=replace(TINY, layers=("two_relu",)))
+    extract(faces, tmp_path / "other.h5", backbone=BackboneSpec("tiny", weights="random:1"))
+    extract(noise_faces(200, seed=5), tmp_path / "there.h5", backbone=TINY)
+    call = ["one.h5", "other.h5", "--features", "final", "--features", "two_relu", "--heads"]
+    call += ["logistic,sklearn.naive_bayes.GaussianNB", "--per-class", "min"]
+    said = called("fer-compare", *call, "-o", "out", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert "two_relu: of one.h5 alone" in said.stderr
+    lines = [line.split() for line in said.stdout.splitlines()[:8]]
+    assert lines[1][:4] == ["network", "features", "head", "fits"]
+    assert [line[-10:-8] for line in lines[2:8]] == [
+        [features, head]
+        for features in ("final", "two_relu", "final")
+        for head in ("logistic", "GaussianNB")
+    ]
+    again = called("fer-compare", *call, "--workers", "2", "-o", "out", cwd=tmp_path)
+    assert again.stdout == said.stdout
+    shown = called("fer-compare", "out", "-o", "shown", cwd=tmp_path)
+    assert shown.stdout.splitlines()[:8] == said.stdout.splitlines()[:8]
+    elsewhere = ["one.h5", "--heads", "logistic", "--per-class", "min", "--test-on", "there.h5"]
+    said = called("fer-compare", *elsewhere, "-o", "elsewhere", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert "images of noise, none of which is in noise" in said.stderr
+    for arguments, message in (
+        (["one.h5", "other.h5", "--test-on", "there.h5"], "no test images by the network of other"),
+        (["other.h5", "--test-on", "there.h5"], "no train images by the network of there.h5"),
+        (["one.h5", "there.h5"], "there.h5: 200 rows, "),
+        (["one.h5", "one.h5"], "number 2, one.h5 final, is given twice"),
+        (["one.h5", "--features", "two_reli"], "Did you mean two_relu?"),
+        (["one.h5", "out"], "one.h5: a file, expected the folder of a run"),
+        (["one.h5", "--raters", "gone.csv"], "gone.csv: no such file"),
+        (["out", "--raters", "gone.csv"], "--raters: given runs that exist"),
+    ):
+        refused = called("fer-compare", *arguments, "--per-class", "min", cwd=tmp_path)
+        if arguments[0] == "out" or "out" in arguments:
+            refused = called("fer-compare", *arguments, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert message in refused.stderr
+        assert refused.stderr.count("\n") == 1
+
+
+def test_the_code_in_a_report_repeats_its_fits(tmp_path: Path) -> None:
     extract(noise_faces(600), tmp_path / "cache" / "faces.h5", backbone=TINY)
     said = called(
         "fer-compare", "--seeds", "1", "-o", "both", "--split-seed", "3",
@@ -292,14 +339,15 @@ def test_the_commands_of_a_report_repeat_its_fits(tmp_path: Path) -> None:
         "--grid", "logistic.C=0.01", cwd=tmp_path,
     )  # fmt: skip
     assert said.returncode == 0, said.stderr
-    lines = (tmp_path / "both" / "report.md").read_text().splitlines()
-    commands = [line.strip() for line in lines if line.strip().startswith("fer-fit-head")]
+    (code,) = re.findall(
+        r"^```\n(from fer_features.*?)^```",
+        (tmp_path / "both" / "report.md").read_text(),
+        re.M | re.S,
+    )
     summary = json.loads((tmp_path / "both" / "results.json").read_text())
-    assert len(commands) == len(summary["fits"]) == 2
-    scores = {fit["head"]: fit["scores"] for fit in summary["fits"]}
-    for position, line in enumerate(commands, 1):
-        again = called(*shlex.split(line), cwd=tmp_path)
-        assert again.returncode == 0, again.stderr
-        [folder] = (tmp_path / "runs").glob(f"{position:04d}-*")
-        metrics = json.loads((folder / "metrics.json").read_text())
-        assert metrics["scores"] == scores[metrics["head"]]
+    again: dict[str, Any] = {}
+    with contextlib.chdir(tmp_path):
+        exec(code, again)
+    assert len(again["results"]) == len(summary["fits"]) == 2
+    for result, fit in zip(again["results"], summary["fits"], strict=True):
+        assert (result.label, result.scores) == (fit["head"], fit["scores"])

@@ -907,3 +907,29 @@ def test_a_file_that_is_not_there_leaves_its_size_unknown() -> None:
     with pytest.raises(BackboneError, match="input_size: not known without the file"):
         BackboneSpec("sha256:" + "0" * 64)
     assert BackboneSpec("sha256:" + "0" * 64, input_size=48).input_size == 48
+
+
+def test_parameters_are_counted_without_loading_the_network(tmp_path: Path) -> None:
+    import keras
+
+    layers = keras.layers
+    network = keras.Sequential(
+        [
+            layers.Input((32, 32, 3)),
+            layers.Normalization(),
+            layers.Conv2D(4, 3),
+            layers.BatchNormalization(),
+            layers.Dropout(0.5),  # its generator's state is no parameter
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(2),
+        ]
+    )
+    network.compile("adam", "mse")  # nor is what an optimizer remembers
+    network.fit(np.zeros((2, 32, 32, 3)), np.zeros((2, 2)), verbose=0)
+    network.save(tmp_path / "own.keras")
+    spec = BackboneSpec(str(tmp_path / "own.keras"))
+    assert spec.parameters == network.count_params()
+    (tmp_path / "own.keras").unlink()
+    assert spec.parameters is None
+    assert TINY.parameters == load_network(TINY, None).count_params()
+    assert BackboneSpec("MobileNetV2").parameters == 2_257_984  # a test holds these against Keras

@@ -591,3 +591,33 @@ def test_the_only_store_is_found_and_several_are_named(path: Path, tmp_path: Pat
         find_store(None, tmp_path)
     with pytest.raises(StoreError, match=r"no store .*fer-extract"):
         find_store(None, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "tiny (random weights)"),
+        ({"weights": "random:7@keras-3.15.1"}, "tiny (random weights 7)"),
+        ({"backbone": "MobileNetV2", "weights": "imagenet", "input_size": 224}, "MobileNetV2"),
+        ({"backbone": "MobileNetV2", "weights": "imagenet"}, "MobileNetV2, input 64"),
+        (
+            {"backbone": "sha256:" + "0" * 64, "weights": None, "precision": "int8",
+             "image": [96, 96, 3]},
+            "own, int8, input 64, 96x96 colour",
+        ),
+        ({"backbone": "VGG16", "weights": "sha256:" + "0" * 64, "input_size": 224},
+         "VGG16 (mine.h5)"),
+    ],
+)  # fmt: skip
+def test_a_network_is_called_by_its_name_and_what_is_unusual_of_it(
+    whole: Path, changed: dict[str, Any], said: str
+) -> None:
+    store = Store(whole)
+    store.backbone = store.backbone | changed
+    files = {"backbone": "/there/own.keras", "weights": "/there/mine.h5"}
+    store.provenance = {"passes": [{"files": files}]}
+    assert store.network == said
+
+
+def test_a_pass_states_how_many_parameters_its_network_has(store: Store) -> None:
+    assert [each["parameters"] for each in store.provenance["passes"]] == [4128]

@@ -114,12 +114,16 @@ def test_settings_are_selected_by_mean_validation_log_loss_and_only_those_see_th
             splits = {"validation", "test"} if tested else {"validation"}
             assert set(result.predictions["split"]) == splits
     summary = json.loads((folder / "results.json").read_text())
-    assert summary["selected"]["dense"]["l2"] == best
+    selected = {each["head"]: each for each in summary["selected"]}
+    assert selected["dense"]["params"]["l2"] == best
+    assert {(each["fingerprint"], each["features"]) for each in summary["selected"]} == {
+        (results[0].fingerprint, "final")
+    }
     loss = {"dense": mean[best]}
     loss["logistic"] = next(
         r.scores["validation"]["log_loss"] for r in results if r.label == "logistic"
     )
-    assert list(summary["selected"]) == sorted(loss, key=loss.__getitem__)
+    assert list(selected) == sorted(loss, key=loss.__getitem__)
 
 
 def test_the_folder_holds_a_run_for_each_fit_and_two_tables_of_all(finished):
@@ -128,7 +132,13 @@ def test_the_folder_holds_a_run_for_each_fit_and_two_tables_of_all(finished):
     assert (summary["format"], summary["format_version"]) == ("fer-features/comparison", 1)
     assert summary["complete"]
     assert len(summary["fits"]) == len(results) == 5 + 2 * (2 + 1)
-    assert {path.name for path in folder.iterdir()} == {"fits", "results.json", "results.csv"}
+    there = {path.name for path in folder.iterdir()} - {".lock"}
+    assert there == {
+        ".lock",
+        "fits",
+        "results.json",
+        "results.csv",
+    }
     table = pd.read_csv(folder / "results.csv", dtype="str", keep_default_na=False)
     for fit, (_, line), result in zip(summary["fits"], table.iterrows(), results, strict=True):
         run = folder / fit["folder"]
@@ -297,7 +307,7 @@ def test_any_score_selects_on_validation_in_its_own_direction(data, tmp_path, se
     assert kept.select == select
     assert [r.selection for r in kept] == [r.selection for r in results]
     order = [next(r for r in results if r.label == label and "test" in r.scores).scores
-             for label in summary["selected"]]  # fmt: skip
+             for label in (each["head"] for each in summary["selected"])]  # fmt: skip
     first, second = (scores["validation"][select] for scores in order)
     assert choose(first, second) == first
 
@@ -315,11 +325,13 @@ def test_until_one_is_selected_another_score_may_select(data, tmp_path, monkeypa
     assert everything(load_results(call["out"])) == everything(results)
 
 
-def test_an_unknown_score_or_a_second_store_is_refused(data):
+def test_an_unknown_score_or_the_same_embedding_twice_is_refused(data):
     with pytest.raises(OptionError, match=r"select: 'acuracy', expected one of.*'accuracy'"):
         compare(data, heads(), select="acuracy")
-    with pytest.raises(OptionError, match="data: 2 given, expected one"):
+    with pytest.raises(OptionError, match=r"data: number 2, noise\.h5 final, is given twice"):
         compare([data, data], heads())
+    with pytest.raises(OptionError, match="data: none, expected what Task"):
+        compare([], heads())
     assert Dense.fits == 0
     ours = {"ours": LogisticHead(C=1e-3)}
     assert everything(compare([data], ours)) == everything(compare(data, ours))
@@ -482,8 +494,8 @@ def test_fits_side_by_side_equal_fits_one_by_one_to_the_bit(finished, data, tmp_
         ({"task": Task(per_class="min", split_seed=1)}, "rows, split"),
         ({"task": Task(dict(reversed(Task().emotions.items())), "min")}, "classes, rows, split"),
         ({"task": Task({"a": "happiness", "b": "fear"}, "min")}, "classes, rows, split"),
-        ({"backbone": BackboneSpec("tiny", "random:1")}, "fingerprint"),
-        ({"limit": 499}, "rows, split, source"),
+        ({"backbone": BackboneSpec("tiny", "random:1")}, "embeddings"),
+        ({"limit": 499}, "rows, split, embeddings"),
     ],
 )
 def test_a_folder_of_another_comparison_is_refused(finished, data, tmp_path, change, named):

@@ -26,7 +26,7 @@ from fer_features.errors import OptionError, RunError
 from fer_features.experiment.comparison_folder import Results
 from fer_features.experiment.result import fit_and_evaluate, score_test
 from fer_features.experiment.task import Data
-from fer_features.report.summary import sections
+from fer_features.report.sections import sections
 
 PUT = (None, [], {}, "x", -1, 1.5, True, [None], {"x": None})
 HUGE = "a number that no float can be"
@@ -181,7 +181,8 @@ def test_a_comparison_with_any_value_edited_is_read_or_refused_in_one_line(
     for fit in summary["fits"]:  # of the rest nothing is read: it is in the runs
         del fit["scores"], fit["params"]
     summary["experiment"] = {"select": "log_loss"}
-    summary["selected"] = {"dense": {"l2": 0.1}}
+    summary["selected"] = summary["selected"][:1]
+    summary["selected"][0]["params"] = {}
     path.write_text(json.dumps(summary))
     fine, refused = check_edits(path, read, None)
     assert refused > 40

@@ -18,7 +18,7 @@ from fer_features.experiment.heads import LogisticHead
 from fer_features.experiment.result import Result, evaluate, fit_and_evaluate
 from fer_features.experiment.run_document import SPLITS
 from fer_features.experiment.run_folder import check_free
-from fer_features.experiment.scores import SCORES, by_emotion, decide, score
+from fer_features.experiment.scores import SCORES, decide, score
 from fer_features.experiment.task import Data, Split, Task
 from fer_features.faces.emotions import EMOTIONS
 
@@ -456,31 +456,3 @@ def test_copies_and_disagreeing_images_of_a_task_are_counted():
     digest = np.repeat(images[:, None], 32, axis=1).astype(np.uint8)
     table = pd.DataFrame({"label": labels, "emotion": emotion})
     assert count_copies(table, digest) == {"rows": 6, "images": 4, "disagreeing": 2}
-
-
-def test_scores_by_emotion_are_of_its_images_and_of_those_beside_the_other_classes(result):
-    rows = result.predictions[result.predictions["split"] == "test"]
-    found = by_emotion(rows, result.classes)
-    assert list(found) == [name for name in EMOTIONS if name in set(rows["emotion"])]
-    for emotion, scores in found.items():
-        own = rows[rows["emotion"] == emotion]
-        name = own["target"].iloc[0]
-        both = pd.concat([own, rows[rows["target"] != name]])
-        assert (scores["class"], scores["images"]) == (name, len(own))
-        assert scores["accuracy"] == metrics.accuracy_score(own["target"], own["predicted"])
-        wrong = own.loc[own["target"] != own["predicted"], "predicted"].value_counts()
-        assert {k: v for k, v in scores["mistaken"].items() if v} == wrong.to_dict()
-        p = own[[f"p_{each}" for each in sorted(result.classes)]].to_numpy()
-        loss = metrics.log_loss(own["target"], p, labels=sorted(result.classes))
-        assert scores["log_loss"] == pytest.approx(loss)
-        is_own, said = both["target"] == name, both["predicted"] == name
-        precision = metrics.precision_score(is_own, said, zero_division=0.0)
-        assert scores["precision"] == pytest.approx(precision)
-        assert scores["f1"] == pytest.approx(metrics.f1_score(is_own, said, zero_division=0.0))
-        assert scores["roc_auc"] == metrics.roc_auc_score(is_own, both[f"p_{name}"])
-        position = list(result.classes).index(name)
-        errors = (
-            p[:, np.argsort(np.argsort(result.classes))] - np.eye(len(result.classes))[position]
-        )
-        squares = (errors**2).sum(axis=1) / (2 if len(result.classes) == 2 else 1)
-        assert scores["brier"] == pytest.approx(squares.mean())

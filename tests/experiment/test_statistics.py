@@ -334,3 +334,16 @@ def test_an_estimate_is_plain_data():
     found = estimate(*drawn(2, 50))
     assert isinstance(found, Estimate)
     assert {type(each) for each in vars(found).values()} == {float, int, bool}
+
+
+def test_the_order_of_images_does_not_matter_to_an_ece_of_bins_that_are_exactly_right() -> None:
+    shares = (0.1, 0.3, 0.7)
+    p = np.repeat(shares, 50)
+    right = np.concatenate([np.arange(50) < round(50 * share) for share in shares])
+    target, p = np.where(right, 0, 1), np.stack([p, 1 - p], axis=1)[None]
+    groups = np.tile(np.arange(50), 3)  # of an image in each bin, whose signs decide what cancels
+    found = estimate(target, p, "ece", random=False, groups=groups)
+    for seed in range(20):
+        order = np.random.default_rng(seed).permutation(150)
+        other = estimate(target[order], p[:, order], "ece", random=False, groups=groups[order])
+        assert (other.low, other.high) == pytest.approx((found.low, found.high), abs=1e-12)

@@ -60,7 +60,9 @@ class ArrayStore:
     path = Path("faces.h5")
     fingerprint = "f" * 64
     backbone = {"backbone": "tiny"}  # noqa: RUF012
+    network = "tiny"
     outputs = ("final", "inner")
+    dimensions = {"final": 1, "inner": 1}  # noqa: RUF012
     dataset = {"name": "faces", "kind": "csv", "limit": None, "skipped": 0}  # noqa: RUF012
     provenance = {"passes": []}  # noqa: RUF012
 
