@@ -1,12 +1,14 @@
 """TensorFlow, Keras and OpenVINO: imported where first needed, quiet, and in plain float32.
 
 Importing TensorFlow takes seconds, so nothing imports it at module level. And the linear algebra
-below NumPy and SciPy, where a thread more would change the last bits.
+below NumPy and SciPy, where a thread more would change the last bits; and joblib's processes, which
+must not outlive the one that started them.
 """
 
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -27,7 +29,7 @@ def import_tensorflow() -> Any:
         level = os.environ.get(LEVEL, "3")
         quiet = nullcontext() if level == "0" else native_stderr_silenced()
         # TensorFlow imports parts of Keras.
-        with _environment(KERAS_BACKEND="tensorflow", **{LEVEL: level}), quiet:
+        with environment(KERAS_BACKEND="tensorflow", **{LEVEL: level}), quiet:
             import tensorflow
 
             tensorflow.config.list_physical_devices()  # says of itself that there is no GPU
@@ -45,7 +47,7 @@ def import_keras() -> Any:
     if "keras" not in sys.modules:
         try:
             # It counts before keras.json.
-            with _environment(KERAS_BACKEND="tensorflow"):
+            with environment(KERAS_BACKEND="tensorflow"):
                 import_tensorflow()
                 import keras
         except ValueError as error:
@@ -100,6 +102,33 @@ def import_openvino() -> Any:
     return openvino
 
 
+@contextmanager
+def watched_processes(**settings: Any) -> Iterator[None]:
+    """Let joblib compute in processes that end soon after this one, however it ends.
+
+    ``settings`` are joblib's further ones.
+    """
+    from joblib import parallel_config
+
+    watching = {"initializer": watch_parent, "initargs": (os.getpid(),)}
+    with parallel_config("loky", **watching, **settings):
+        yield
+
+
+def watch_parent(parent: int, every: float = 1.0) -> None:
+    """End this process soon after its parent, which may be killed before it can say so.
+
+    Where the system tells who the parent is now, as Linux and macOS do and Windows does not.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(every)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="parent").start()
+
+
 _blas_lock = threading.Lock()
 _blas_limits: list[Any] = []
 
@@ -126,7 +155,7 @@ def one_blas_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _environment(**values: str) -> Iterator[None]:
+def environment(**values: str) -> Iterator[None]:
     """Set environment variables for a while, and the user's own again at the end."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from fer_features import BackboneSpec, FaceDataset
 
@@ -67,3 +68,48 @@ def called(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProc
         except SystemExit as stop:
             status = stop.code
     return subprocess.CompletedProcess([name, *words], status, out.getvalue(), err.getvalue())
+
+
+_SYSTEM_CALLS = {
+    "x86_64": {"flock": 73, "fsync": 74, "pwrite": 18},
+    "aarch64": {"flock": 32, "fsync": 82, "pwrite": 68},
+}
+
+_REFUSE = """
+import ctypes, errno, platform, struct, sys
+sys.path.insert(0, {tests!r})
+def refuse(call, name):
+    # seccomp: of this process the kernel answers one system call with an error.
+    number = {calls!r}[platform.machine()][call]
+    steps = [
+        (0x20, 0, 0, 0), (0x15, 0, 1, number),
+        (0x06, 0, 0, 0x00050000 | getattr(errno, name)), (0x06, 0, 0, 0x7FFF0000),
+    ]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in steps))
+    program = struct.pack("HxxxxxxQ", len(steps), ctypes.addressof(code))
+    libc = ctypes.CDLL(None)
+    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.c_char_p(program), 0, 0):
+        sys.exit(77)
+"""
+
+REFUSING = _REFUSE.format(tests=str(Path(__file__).parent), calls=_SYSTEM_CALLS)
+"""Python code of ``refuse(call, name)``: from then on the kernel answers a call with that error."""
+
+needs_refusals = pytest.mark.skipif(
+    sys.platform != "linux" or os.uname().machine not in _SYSTEM_CALLS,
+    reason="refuses system calls as Linux does",
+)
+
+
+def refusing(code: str, cwd: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run Python code that may refuse itself system calls."""
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSING + code, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if done.returncode == 77:
+        pytest.skip("this system lets no process refuse itself system calls")
+    return done

@@ -8,7 +8,7 @@ import fer_features
 
 ROOT = Path(fer_features.__file__).parent
 ROOMS = ("faces", "sample", "embedding", "experiment", "prediction", "report", "cli")
-EVERYWHERE = ("errors", "runtimes")
+EVERYWHERE = ("errors", "hdf5", "locking", "runtimes")
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:

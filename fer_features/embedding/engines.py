@@ -1,6 +1,7 @@
 """What executes the backbone: uint8 faces in, float32 embeddings out, one array an output."""
 
 import contextlib
+import ctypes
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -156,6 +157,18 @@ def embed(engine: Engine, pixels: npt.NDArray[np.uint8]) -> Outputs:
 
 def _sees_gpu() -> bool:
     """Tell whether TensorFlow sees a GPU, without importing it where there is plainly none."""
-    if not Path("/dev/nvidia0").exists():
-        return False
-    return bool(import_tensorflow().config.list_physical_devices("GPU"))
+    return _may_have_gpu() and bool(import_tensorflow().config.list_physical_devices("GPU"))
+
+
+def _may_have_gpu() -> bool:
+    """Tell whether there is what TensorFlow reaches a GPU through.
+
+    NVIDIA's driver library, also on Jetson and in Windows' Linux; AMD's kernel driver; or the
+    folder of plugins, as Apple's and Intel's are.
+    """
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        plugins = importlib.util.find_spec("tensorflow-plugins")
+        return plugins is not None or Path("/dev/kfd").exists()
+    return True

@@ -9,9 +9,8 @@ import errno
 import io
 import json
 import os
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,16 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
+from fer_features import locking
 from fer_features.embedding.backbone import BackboneSpec
 from fer_features.embedding.layout import (
     FORMAT,
     FORMAT_VERSION,
-    NO_LOCKS,
     ROW_FIELDS,
     Positions,
     checksums,
+    close_for_all,
     dimensions,
     errno_of,
     known_outputs,
@@ -157,7 +156,7 @@ class PartialStore:
             _sync(self.path)  # a disk that fails does so here, not in HDF5
             size = self._file.attrs.get_id("provenance").get_storage_size()
             self._file.attrs.modify("provenance", _padded(provenance, size))
-            self._file.close()
+            close_for_all(self._file)
             self._data.close()
             _sync(self.path)
         with naming_the_disk(target):
@@ -312,61 +311,23 @@ def open_partial(path: Path) -> Iterator[PartialStore]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the right to write one file; the lock goes with the process, however it ends.
-
-    The lock's file stays: whoever removed it could let two processes hold it at once. Where the
-    file system has no locks, a file that exists while a process has it is one; a process that was
-    killed leaves it, and the next of its machine takes it over.
+    """Hold the right to write one file: the lock ``….lock`` beside it.
 
     Raises
     ------
     StoreError
         When another process holds it; the message says which.
     """
-    owner_path = path.with_name(path.name + ".owner")
-    with naming_the_disk(owner_path):
-        lock = _lock_of(path, owner_path)
-    try:
-        with naming_the_disk(Path(lock.lock_file)):
-            lock.acquire()
-    except Timeout:
+    lock = path.with_name(path.name + ".lock")
+    with ExitStack() as held:  # what is done under it has errors of its own
         try:
-            owner = owner_path.read_text("utf-8", "replace").strip() or "another process"
-        except OSError:
-            owner = "another process"
-        stale = f", or remove {lock.lock_file} if it has ended" * isinstance(lock, SoftFileLock)
-        raise StoreError(
-            f"{path}: being written by {owner}, expected no other writer. "
-            f"Wait for it to end, or stop it{stale}."
-        ) from None
-    try:
-        with suppress(OSError):  # it helps a message alone
-            owner_path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+            with naming_the_disk(lock):
+                held.enter_context(locking.locked(lock))
+        except locking.HeldError as error:
+            raise StoreError(
+                f"{path}: being written by {error.owner}, expected no other writer. {error.remedy}."
+            ) from None
         yield
-    finally:
-        with suppress(OSError):
-            owner_path.unlink(missing_ok=True)
-        lock.release()
-
-
-def _lock_of(path: Path, owner_path: Path) -> BaseFileLock:
-    """Return the system's lock, or filelock's own where the file system has none.
-
-    The two are files of their own: filelock takes an empty one for a lock that is held.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return FileLock(path.with_name(path.name + ".lock"), timeout=0)
-    with owner_path.open("ab+") as asked:
-        try:
-            fcntl.flock(asked, fcntl.LOCK_SH | fcntl.LOCK_NB)  # which nobody takes alone
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            # It looks again after it has taken away the lock of a process that is no more.
-            return SoftFileLock(path.with_name(path.name + ".lock.soft"), timeout=1)
-    return FileLock(path.with_name(path.name + ".lock"), timeout=0)
 
 
 def summed_up(passes: list[dict[str, Any]], most: int = MOST_PROVENANCE) -> list[dict[str, Any]]:
@@ -452,7 +413,7 @@ def naming_the_disk(path: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         number = errno_of(error)  # HDF5 has it in a text of its own, of several lines
-        if isinstance(error, Timeout) or not number:
+        if not number:
             raise
         raise StoreError(
             f"{path}: {os.strerror(number)}, expected to write embeddings there. "

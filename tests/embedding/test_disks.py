@@ -17,36 +17,20 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from support import TINY, command, noise_faces, write_csv
+from support import (
+    REFUSING,
+    TINY,
+    command,
+    needs_refusals,
+    noise_faces,
+    refusing,
+    write_csv,
+)
 
 from fer_features import Store, extract
 from fer_features.embedding import extraction, partial
 from fer_features.embedding.engines import load_engine
 from fer_features.errors import StoreError
-
-TESTS = str(Path(__file__).parent.parent)
-
-SYSTEM_CALLS = {
-    "x86_64": {"flock": 73, "fsync": 74, "pwrite": 18},
-    "aarch64": {"flock": 32, "fsync": 82, "pwrite": 68},
-}
-
-REFUSING = """
-import ctypes, errno, platform, struct, sys
-sys.path.insert(0, {tests!r})
-def refuse(call, name):
-    # seccomp: of this process the kernel answers one system call with an error.
-    number = {calls!r}[platform.machine()][call]
-    steps = [
-        (0x20, 0, 0, 0), (0x15, 0, 1, number),
-        (0x06, 0, 0, 0x00050000 | getattr(errno, name)), (0x06, 0, 0, 0x7FFF0000),
-    ]
-    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in steps))
-    program = struct.pack("HxxxxxxQ", len(steps), ctypes.addressof(code))
-    libc = ctypes.CDLL(None)
-    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.c_char_p(program), 0, 0):
-        sys.exit(77)
-"""
 
 PASS = """
 import click
@@ -59,17 +43,6 @@ def main():
     print(len(store), store.verify())
 ENGINE = "openvino"
 """
-
-
-def python(code: str, cwd: Path, **options: object) -> subprocess.CompletedProcess:
-    """Run Python code that may refuse itself system calls."""
-    head = REFUSING.format(tests=TESTS, calls=SYSTEM_CALLS)
-    done = subprocess.run(
-        [sys.executable, "-c", head + code], cwd=cwd, capture_output=True, text=True, timeout=300
-    )
-    if done.returncode == 77:
-        pytest.skip("this system lets no process refuse itself system calls")
-    return done
 
 
 def one_line(done: subprocess.CompletedProcess) -> str:
@@ -99,21 +72,15 @@ def folder(converted: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-needs_linux = pytest.mark.skipif(
-    sys.platform != "linux" or os.uname().machine not in SYSTEM_CALLS,
-    reason="refuses system calls as Linux does",
-)
-
-
-@needs_linux
+@needs_refusals
 @pytest.mark.parametrize("answer", ["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
 def test_a_file_system_without_locks_has_filelocks_own(folder: Path, answer: str) -> None:
-    done = python(f"refuse('flock', {answer!r})\n{PASS}\nmain()", folder)
+    done = refusing(f"refuse('flock', {answer!r})\n{PASS}\nmain()", folder)
     assert (done.returncode, done.stdout, done.stderr) == (0, "40 []\n", "")
     assert names(folder) == ["faces.h5"]
 
 
-@needs_linux
+@needs_refusals
 def test_a_lock_without_the_systems_is_held_and_ages(folder: Path) -> None:
     held = """
 import os, sys, time
@@ -124,15 +91,17 @@ with locked(Path("faces.h5")):
     print(os.getpid(), flush=True)
     time.sleep(float(sys.argv[1]))
 """
-    head = REFUSING.format(tests=TESTS, calls=SYSTEM_CALLS)
     holder = subprocess.Popen(
-        [sys.executable, "-c", head + held, "120"], cwd=folder, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", REFUSING + held, "120"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert holder.stdout is not None
     said = holder.stdout.readline().strip()
     if not said:
         pytest.skip("this system lets no process refuse itself system calls")
-    refused = python(f"refuse('flock', 'ENOLCK')\n{PASS}\nmain()", folder)
+    refused = refusing(f"refuse('flock', 'ENOLCK')\n{PASS}\nmain()", folder)
     assert f"faces.h5: being written by process {said} on " in one_line(refused)
     assert "or remove faces.h5.lock.soft if it has ended" in refused.stderr.replace(
         f"{folder}/", ""
@@ -140,20 +109,20 @@ with locked(Path("faces.h5")):
     assert (folder / "faces.h5.lock.soft").read_text().startswith(said)  # as filelock wrote it
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    done = python(f"refuse('flock', 'ENOLCK')\n{PASS}\nmain()", folder)
+    done = refusing(f"refuse('flock', 'ENOLCK')\n{PASS}\nmain()", folder)
     assert (done.returncode, done.stdout) == (0, "40 []\n"), done.stderr
 
 
-@needs_linux
+@needs_refusals
 @pytest.mark.parametrize("answer", ["EINVAL", "EOPNOTSUPP"])
 def test_a_file_system_that_cannot_bring_files_to_the_disk_does_without(
     folder: Path, answer: str
 ) -> None:
-    done = python(f"refuse('fsync', {answer!r})\n{PASS}\nmain()", folder)
+    done = refusing(f"refuse('fsync', {answer!r})\n{PASS}\nmain()", folder)
     assert (done.returncode, done.stdout, done.stderr) == (0, "40 []\n", "")
 
 
-@needs_linux
+@needs_refusals
 @pytest.mark.parametrize("call", ["fsync", "pwrite"])
 def test_a_disk_that_fails_at_the_end_leaves_no_store_and_the_pass_goes_on(
     folder: Path, call: str
@@ -169,7 +138,7 @@ extraction.embed = late
 {PASS}
 main()
 """
-    said = one_line(python(late, folder))
+    said = one_line(refusing(late, folder))
     assert said.startswith("Error: faces.h5.partial: Input/output error, expected to write")
     assert "The disk fails" in said
     assert names(folder) == ["faces.h5.lock", "faces.h5.partial"]
@@ -257,7 +226,7 @@ for size in {list(sizes)}:
     except SystemExit as end:
         print(size, end.code, flush=True)
 """
-    done = python(each, tmp_path)
+    done = refusing(each, tmp_path)
     assert done.returncode == 0, done.stderr  # HDF5 would end the process at its end
     codes = {
         int(words[0]): int(words[1])

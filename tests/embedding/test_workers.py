@@ -1,8 +1,7 @@
 """Workers on this machine and on a Dask cluster give what one process gives."""
 
-import contextlib
 import os
-import signal
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,9 +15,12 @@ import numpy as np
 import pytest
 from support import TINY, noise_faces
 
-from fer_features import Store, extract
-from fer_features.embedding import extraction, openvino
-from fer_features.embedding.engines import load_engine
+from fer_features import BackboneSpec, Store, extract
+from fer_features.embedding import extraction, openvino, workers
+from fer_features.embedding.applications import APPLICATIONS
+from fer_features.embedding.network import Outputs, load_network
+from fer_features.embedding.weights import imagenet_path
+from fer_features.embedding.workers import Computing, embed_elsewhere
 from fer_features.errors import OptionError
 
 FACES = noise_faces(600)
@@ -54,57 +56,6 @@ def test_local_workers_take_images_of_any_form(tmp_path: Path) -> None:
     assert np.abs(two.embeddings() - alone).max() <= 1e-5 * np.abs(alone).max()
 
 
-def processes() -> dict[int, tuple[int, str]]:
-    """Return parent and command of every process, by its number."""
-    found = {}
-    for each in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if each.name.isdecimal():
-                parent = int((each / "stat").read_text().rpartition(")")[2].split()[1])
-                found[int(each.name)] = (parent, (each / "cmdline").read_text())
-    return found
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-@pytest.mark.parametrize("later", [0.0, 2.0], ids=["as they start", "at work"])
-def test_workers_go_when_their_parent_is_killed(tmp_path: Path, later: float) -> None:
-    (tmp_path / "run.py").write_text(
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
-        "from support import TINY, noise_faces\n"
-        "from fer_features import extract\n"
-        "if __name__ == '__main__':\n"
-        "    extract(noise_faces(20000), 'killed.h5', backbone=TINY, workers=2, batch_size=1)\n"
-    )
-    load_engine(TINY, TINY.outputs, "openvino", tmp_path)
-    parent = subprocess.Popen([sys.executable, "run.py"], cwd=tmp_path)
-    workers: list[int] = []
-    try:
-        while len(workers) < 2:
-            assert parent.poll() is None
-            time.sleep(0.02)
-            workers = [
-                number
-                for number, (its, said) in processes().items()
-                if its == parent.pid and "popen_loky" in said
-            ]
-        time.sleep(later)
-        assert parent.poll() is None
-        parent.kill()
-        parent.wait()
-        killed = time.monotonic()
-        left = set(workers)
-        while left and time.monotonic() < killed + 10:
-            time.sleep(0.1)
-            left = {number for number in left if number in processes()}
-        assert left == set()
-    finally:
-        parent.kill()
-        for number in workers:
-            with contextlib.suppress(ProcessLookupError):
-                if "popen_loky" in processes().get(number, (0, ""))[1]:
-                    os.kill(number, signal.SIGKILL)
-
-
 def test_the_parent_alone_converts_a_network_that_went_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,79 +84,249 @@ def test_the_parent_alone_converts_a_network_that_went_missing(
     assert store.verify() == []
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen]]]:
-    """A scheduler and two worker processes that talk over TCP."""
-    pytest.importorskip("distributed")
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"tcp://127.0.0.1:{port}"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
-    dask = [sys.executable, "-m", "distributed.cli"]
-    scheduler = subprocess.Popen(
-        [*dask[:2], "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port),
-         "--no-dashboard"], **quiet,
-    )  # fmt: skip
-    workers = [
-        subprocess.Popen(
-            [
-                *dask[:2],
-                "distributed.cli.dask_worker",
-                address,
-                "--nthreads",
-                "1",
-                "--no-nanny",
-                "--no-dashboard",
-                "--local-directory",
-                str(tmp_path),
-            ],
-            **quiet,
+        return int(free.getsockname()[1])
+
+
+class Cluster:
+    """A scheduler and workers, each a process with a folder and a home of its own."""
+
+    def __init__(self, folder: Path, *security: str) -> None:
+        self.folder, self.security = folder, security
+        protocol = "tls" if security else "tcp"
+        port = free_port()
+        self.address = f"{protocol}://127.0.0.1:{port}"
+        self.workers: list[subprocess.Popen] = []
+        options = ("--host", f"{protocol}://127.0.0.1", "--port", str(port))
+        self.scheduler = self._start("scheduler", *options)
+
+    def start(self, *options: str, **environment: str) -> subprocess.Popen:
+        """Start a worker of one thread."""
+        where = ("--nthreads", "1", "--no-nanny", "--local-directory", "scratch")
+        worker = self._start("worker", self.address, *where, *options, **environment)
+        self.workers.append(worker)
+        return worker
+
+    def _start(self, what: str, *options: str, **environment: str) -> subprocess.Popen:
+        home = self.folder / f"{what}{len(self.workers)}"
+        home.mkdir()
+        command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *options, *self.security]
+        return subprocess.Popen(
+            [*command, "--no-dashboard"],
+            cwd=home,
+            env={**os.environ, "HOME": str(home), **environment},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
-        for _ in range(2)
-    ]
-    from distributed import Client
 
-    with Client(address, timeout=60, set_as_default=False) as client:
-        client.wait_for_workers(2, timeout=60)
-    yield address, workers
-    for process in (*workers, scheduler):
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    def wait_for(self, workers: int) -> None:
+        from distributed import Client
 
+        with Client(self.address, timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(workers, timeout=60)
 
-def test_a_cluster_that_loses_a_worker_completes_the_store(
-    tmp_path: Path, cluster: tuple[str, list[subprocess.Popen]]
-) -> None:
-    address, workers = cluster
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from dataclasses import replace\n"
-        "from support import TINY, noise_faces\n"
-        "from fer_features import extract\n"
-        "spec = replace(TINY, layers=('one',))\n"
-        "extract(noise_faces(600), 'dask.h5', backbone=spec, batch_size=4, dask=sys.argv[2])"
-    )
-    tests = str(Path(__file__).parent.parent)
-    run = subprocess.Popen([sys.executable, "-c", code, tests, address], cwd=tmp_path)
-    partial = tmp_path / "dask.h5.partial"
-    while not (partial.exists() and any(done(partial))):
-        assert run.poll() is None
-        time.sleep(0.05)
-    assert run.poll() is None, "the pass was over before a worker could be killed"
-    workers[0].kill()
-    assert run.wait(timeout=120) == 0
-    assert_equal_to_one_process(tmp_path, Store(tmp_path / "dask.h5"))
+    def has_files_of_networks(self) -> bool:
+        return any(self.folder.glob("worker*/**/models/*"))
+
+    def kill(self) -> None:
+        for process in (*self.workers, self.scheduler):
+            process.kill()
+            process.wait()
 
 
-def done(partial: Path) -> np.ndarray:
-    """Tell which images of a running pass have a checksum, past HDF5's own lock."""
-    with h5py.File(partial, "r", locking=False) as file:
-        return file["images/checksum"][()] != 0
-
-
-def test_a_scheduler_that_does_not_answer_is_one_error(tmp_path: Path) -> None:
+@pytest.fixture
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     pytest.importorskip("distributed")
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield cluster
+    cluster.kill()
+
+
+def test_one_worker_of_one_thread_computes_all_and_keeps_nothing(
+    tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.start()
+    cluster.wait_for(1)
+
+    def here(*_: object) -> None:
+        raise AssertionError("computed in the parent")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "embed", here)
+        store = extract(FACES, tmp_path / "dask.h5", backbone=SPEC, dask=cluster.address)
+    assert_equal_to_one_process(tmp_path, store)
+    until = time.monotonic() + 10
+    while cluster.has_files_of_networks():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+class Pass:
+    """A pass on a cluster that goes on block by block, as it is asked to."""
+
+    def __init__(self, folder: Path, cluster: Cluster) -> None:
+        self.blocks = np.array_split(np.arange(600), 60)
+        self.computing = Computing(SPEC, SPEC.outputs, "openvino", folder)
+        self.said: dict[int, Outputs] = {}
+        self._said = embed_elsewhere(self.computing, FACES.pixels, self.blocks, 1, cluster.address)
+
+    def go_on(self, blocks: int = 60) -> None:
+        for _ in range(blocks):
+            number, said = next(self._said)
+            assert number not in self.said
+            self.said[number] = said
+
+    def is_whole(self) -> bool:
+        assert next(self._said, None) is None
+        engine = self.computing.load()
+        for number, block in enumerate(self.blocks):
+            for name, expected in engine(FACES.pixels[block]).items():
+                difference = np.abs(self.said[number][name] - expected).max()
+                assert difference <= 1e-5 * np.abs(expected).max()
+        return True
+
+
+def test_a_worker_that_is_killed_costs_what_it_computed_and_the_last_one_the_pass(
+    tmp_path: Path,
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(workers, "PATIENCE", 2.0)
+    first, last = cluster.start(), cluster.start()
+    cluster.wait_for(2)
+    whole, broken = Pass(tmp_path, cluster), Pass(tmp_path, cluster)
+    whole.go_on(20)
+    broken.go_on(20)
+    first.kill()
+    whole.go_on(40)
+    assert whole.is_whole()
+    last.kill()
+    with pytest.raises(
+        OptionError, match=rf"no worker at {cluster.address} for 2 s.*goes on where"
+    ):
+        broken.go_on()
+    assert f"no worker answers at {cluster.address}; waiting 2 s for one" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_worker_that_comes_later_gets_the_network_from_whoever_has_it(
+    tmp_path: Path, cluster: Cluster
+) -> None:
+    """From the others, or from the parent where none of them is left."""
+    first = cluster.start()
+    cluster.wait_for(1)
+    this = Pass(tmp_path, cluster)
+    this.go_on(5)
+    second = cluster.start()
+    cluster.wait_for(2)
+    time.sleep(1.1)
+    this.go_on(5)
+    first.kill()
+    this.go_on(5)
+    cluster.start()
+    second.kill()
+    this.go_on(45)
+    assert this.is_whole()
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_goes_is_one_error(tmp_path: Path, cluster: Cluster) -> None:
+    cluster.start()
+    cluster.wait_for(1)
+    this = Pass(tmp_path, cluster)
+    this.go_on(5)
+    cluster.scheduler.kill()
+    with pytest.raises(OptionError, match=rf"the scheduler at {cluster.address} is gone.*goes on"):
+        this.go_on()
+
+
+@pytest.mark.slow
+def test_a_worker_of_another_version_is_named(tmp_path: Path, cluster: Cluster) -> None:
+    other = tmp_path / "other" / "openvino-1.0.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: openvino\nVersion: 1.0\n")
+    cluster.start(PYTHONPATH=str(other.parent))
+    cluster.wait_for(1)
+    with pytest.raises(OptionError, match=r"the worker tcp:.* has 1\.0 openvino, expected 20"):
+        extract(FACES, tmp_path / "dask.h5", backbone=TINY, engine="openvino", dask=cluster.address)
+    assert not (tmp_path / "dask.h5").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["imagenet", "a Keras file", "int8"])
+def test_a_worker_needs_no_file_of_the_network(
+    tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, network: str
+) -> None:
+    """What the network is made of is the parent's alone, and travels."""
+    cluster.start()
+    own = tmp_path / "own"
+    own.mkdir()
+    from keras.src.legacy.saving import legacy_h5_format  # as Keras's published files are
+
+    engine, faces = "tensorflow", noise_faces(40)
+    if network == "imagenet":  # of which Keras publishes no hash
+        monkeypatch.setenv("KERAS_HOME", str(own))
+        spec = BackboneSpec("MobileNetV2", weights="random", input_size=96)
+        published = imagenet_path(APPLICATIONS["MobileNetV2"])
+        published.parent.mkdir()
+        with h5py.File(published, "w") as file:
+            legacy_h5_format.save_weights_to_hdf5_group(file, load_network(spec, None))
+        spec = replace(spec, weights="imagenet")
+    elif network == "a Keras file":
+        load_network(TINY, None).save(own / "mine.keras")
+        spec = BackboneSpec(str(own / "mine.keras"))
+    else:
+        pytest.importorskip("nncf")
+        spec, engine = replace(TINY, precision="int8"), "auto"
+    cluster.wait_for(1)
+    store = extract(faces, tmp_path / "a.h5", backbone=spec, engine=engine, dask=cluster.address)
+    alone = extract(faces, tmp_path / "b.h5", backbone=spec, engine=engine).embeddings()
+    assert store.verify() == []
+    assert np.abs(store.embeddings() - alone).max() <= 1e-5 * np.abs(alone).max()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
+def test_a_cluster_that_talks_over_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    pytest.importorskip("distributed")
+    dask = pytest.importorskip("dask")
+    made = subprocess.run(
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem"
+        " && openssl req -newkey rsa:2048 -nodes -subj /CN=dask -keyout key.pem -out dask.csr"
+        " && openssl x509 -req -in dask.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2"
+        " -out cert.pem",
+        shell=True, cwd=tmp_path, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    ca, cert, key = (str(tmp_path / name) for name in ("ca.pem", "cert.pem", "key.pem"))
+    cluster = Cluster(
+        tmp_path_factory.mktemp("tls"), "--tls-ca-file", ca, "--tls-cert", cert, "--tls-key", key
+    )
+    try:
+        cluster.start()
+        with pytest.raises(
+            OptionError, match=r"no scheduler answers at tls://.*name the certificates"
+        ):
+            extract(FACES, tmp_path / "none.h5", backbone=TINY, dask=cluster.address)
+        own = {"ca-file": ca, "client.cert": cert, "client.key": key}
+        with dask.config.set({f"distributed.comm.tls.{name}": file for name, file in own.items()}):
+            cluster.wait_for(1)
+            store = extract(FACES, tmp_path / "tls.h5", backbone=SPEC, dask=cluster.address)
+        assert_equal_to_one_process(tmp_path, store)
+    finally:
+        cluster.kill()
+
+
+def test_a_scheduler_that_does_not_answer_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(workers, "TIMEOUT", 1.0)
     with pytest.raises(OptionError, match="no scheduler answers at tcp://127"):
         extract(FACES, tmp_path / "dask.h5", backbone=TINY, dask="tcp://127.0.0.1:9")
     assert not (tmp_path / "dask.h5").exists()
