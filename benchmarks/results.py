@@ -13,16 +13,23 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 def machine() -> str:
     """Return one line that names the machine, the versions and the day."""
     cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].partition(": ")[2] if names else cpu
-        flags = info.read_text()
-        cpu += "".join(f" {flag}" for flag in ("avx2", "avx512f", "avx512_vnni") if flag in flags)
+    names = [line for line in _cpu_info().splitlines() if line.startswith("model name")]
+    cpu = " ".join([names[0].partition(": ")[2] if names else cpu, *cpu_flags()])
     packages = ("fer-features", "tensorflow", "keras", "openvino", "nncf", "scikit-learn")
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
     today = datetime.now(UTC).date().isoformat()
     return f"Machine: {cpu}, {os.cpu_count()} cores. {versions}. {today}."
+
+
+def cpu_flags() -> list[str]:
+    """Return which of the instructions that decide a rate this processor has."""
+    known = _cpu_info()
+    return [flag for flag in ("avx2", "avx512f", "avx512_vnni") if flag in known]
+
+
+def _cpu_info() -> str:
+    info = Path("/proc/cpuinfo")
+    return info.read_text() if info.exists() else ""
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -329,8 +329,7 @@ class _Pass:
     def computing(self, outputs: tuple[str, ...]) -> Computing:
         threads = None if self.is_alone else threads_of(self.workers, self.dask)
         # A process of this machine may have been started elsewhere in it.
-        folder = self.folder if self.dask is not None else self.folder.absolute()
-        return Computing(self.spec, outputs, self.engine, folder, threads)
+        return Computing(self.spec, outputs, self.engine, self.folder.absolute(), threads)
 
 
 def _check_target(this: _Pass) -> None:
@@ -477,6 +476,7 @@ def _start(
         lengths |= engine.dimensions
     passes = known.passes()
     if needed:
+        parameters = this.spec.parameters
         passes.append(
             {
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -490,6 +490,7 @@ def _start(
                 "seconds": None,
                 "images_per_second": None,
                 "files": this.spec.files,
+                **({} if parameters is None else {"parameters": parameters}),
             }
         )
     ordered = {name: lengths[name] for name in outputs}

@@ -83,30 +83,43 @@ def build_model(spec: BackboneSpec, outputs: tuple[str, ...] | None = None) -> A
 class Traced(NamedTuple):
     """A backbone as one TensorFlow graph: uint8 faces to a list of tensors, one an output.
 
-    ``dimensions`` are the lengths of the outputs' vectors by name; ``model`` keeps the variables
-    alive, which the graph refers to weakly.
+    ``dimensions`` are the lengths of the outputs' vectors by name.
     """
 
     graph: Any
     dimensions: dict[str, int]
-    model: Any
+
+
+_FEW = 10_000
+"""Numbers of a weight that is written into the graph itself."""
 
 
 def trace(spec: BackboneSpec, outputs: Sequence[str]) -> Traced:
-    """Build a backbone and trace it at once, so that no later global setting changes it."""
+    """Build a backbone and trace it at once, so that no later global setting changes it.
+
+    The graph has the weights by value: variables it would refer to weakly, and OpenVINO looks
+    each variable up among all others, which takes four times as long. Small ones, which are most,
+    are constants of the graph; large ones would be copied several times on their way into it.
+    """
     tf = import_tensorflow()
     model = build_model(spec, tuple(outputs))
+    assert not model.trainable_variables
+    weights = [
+        variable.numpy() if np.prod(variable.shape) < _FEW else tf.convert_to_tensor(variable.value)
+        for variable in model.non_trainable_variables
+    ]
 
     @tf.function(autograph=False)
     def embed(pixels: Any) -> Any:
-        said = model(pixels, training=False)
+        values = [tf.constant(each) if isinstance(each, np.ndarray) else each for each in weights]
+        said, _ = model.stateless_call([], values, pixels, training=False)
         return [said[name] for name in outputs]
 
     with plain_keras():
         shape = (None, *model.input_shape[1:])
         graph = embed.get_concrete_function(tf.TensorSpec(shape, tf.uint8))
     said = zip(outputs, graph.structured_outputs, strict=True)
-    return Traced(graph, {name: int(tensor.shape[-1]) for name, tensor in said}, model)
+    return Traced(graph, {name: int(tensor.shape[-1]) for name, tensor in said})
 
 
 def load_network(spec: BackboneSpec, path: Path | None) -> Any:
