@@ -5,16 +5,14 @@ within narrow bounds first, and its data only when all of them lie in the file i
 """
 
 import errno
-import io
 import json
-import math
 import os
 import re
 import stat
 import time
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +23,8 @@ import numpy.typing as npt
 from fer_features.embedding.backbone import FINAL
 from fer_features.errors import StoreError
 from fer_features.faces.bad_rows import shown
+from fer_features.hdf5 import item, lies_whole, structure
+from fer_features.locking import NO_LOCKS
 
 FORMAT = "fer-features/embeddings"
 FORMAT_VERSION = 1
@@ -43,17 +43,11 @@ MOST_TEXT = 65_536
 MOST_NUMBERS = 2**22
 """Numbers of an embedding, at most."""
 
-MOST_READ, MOST_STRUCTURE = 2**20, 2**26
-"""Bytes of a file's structure that are read at once, and in all: far more than a store has."""
-
 MOST_UNSEEN = 2**28
 """Bytes of rows above which a file must hold some data for them, and not holes alone."""
 
 PATIENCE = 2.0
 """Seconds that a lock is waited for: a process that is just being started may hold it as well."""
-
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
-"""What a file system answers that has no locks."""
 
 ROW_FIELDS = {"image": "i8", "emotion": "i1", "usage": "i1", "group": "S", "source": "S"}
 """Datasets of ``rows/``, in the order in which a row's checksum covers them, and their types."""
@@ -79,8 +73,11 @@ def opened(path: Path, mode: str) -> Iterator[h5py.File]:
         _check_is_file(path)
         with path.open("rb" if mode == "r" else "rb+") as locking:
             has_locks = _lock(locking, path, mode)
-            with naming_damage(path), _Structure(path) as raw, h5py.File(raw, "r") as file:
-                check_layout(file, path)
+            try:
+                with naming_damage(path), structure(locking) as file:
+                    check_layout(file, path)
+            finally:
+                _unlock(locking.fileno())
         with naming_damage(path):
             # None is HDF5's own choice, which a user may have made in its environment variable.
             file = h5py.File(path, mode, locking=None if has_locks else False)
@@ -94,6 +91,22 @@ def opened(path: Path, mode: str) -> Iterator[h5py.File]:
         ) from error
     with file:
         yield file
+        close_for_all(file)
+
+
+def close_for_all(file: h5py.File) -> None:
+    """Close a file, if it is not closed yet, and free it for other processes at that moment.
+
+    A process that is forked has its parent's locks as well. They stay until both have closed the
+    file, or one has given them back.
+    """
+    if file:
+        locked = os.dup(file.id.get_vfd_handle())
+        try:
+            file.close()
+            _unlock(locked)
+        finally:
+            os.close(locked)
 
 
 def _check_is_file(path: Path) -> None:
@@ -143,27 +156,21 @@ def _lock(file: BinaryIO, path: Path, mode: str) -> bool:
         time.sleep(0.05)
 
 
+def _unlock(descriptor: int) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
 def _in_use(path: Path, mode: str) -> StoreError:
     does = "writes it" if mode == "r" else "holds it open"
     return StoreError(
         f"{path}: another process {does}, expected it to be free. "
         "Wait for that process, or close the file there."
     )
-
-
-class _Structure(io.FileIO):
-    """A file's structure for HDF5 to read, which would take any size that it states on trust."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._left = MOST_STRUCTURE
-
-    def readinto(self, buffer: Any) -> int:
-        size = len(buffer)
-        self._left -= size
-        if size > MOST_READ or self._left < 0:
-            raise ValueError(f"{size} bytes of structure")
-        return super().readinto(buffer)
 
 
 @contextmanager
@@ -214,9 +221,7 @@ def check_layout(file: h5py.File, path: Path) -> None:
     for name, kinds in DOCUMENTS.items():
         _check_document(read_json(file, name, path), kinds, name, path)
     for name in ("images", "images/embeddings", "rows"):
-        if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(
-            file[name], h5py.Group
-        ):
+        if not isinstance(item(file, name), h5py.Group):
             raise _damaged(path, f"group {name} is missing")
     outputs = read_json(file, "outputs", path, list)
     named = all(
@@ -251,18 +256,9 @@ def _check_dataset(
     Its link comes first, then its layout, so that nothing outside of the file is opened. Returns
     its length.
     """
-    link = file.get(name, getlink=True)
-    dataset = file.get(name) if isinstance(link, h5py.HardLink) else None
+    dataset = item(file, name)
     if not isinstance(dataset, h5py.Dataset):
         raise _damaged(path, f"dataset {name} is missing")
-    properties = dataset.id.get_create_plist()
-    is_plain = (
-        properties.get_layout() == h5py.h5d.CONTIGUOUS
-        and not properties.get_external_count()
-        and not properties.get_nfilters()
-    )
-    if not is_plain:
-        raise _damaged(path, f"dataset {name} does not lie whole in the file")
     type_, found = dataset.dtype, dataset.shape
     is_right = (
         type_.str.lstrip("<|").startswith(kind)
@@ -272,12 +268,7 @@ def _check_dataset(
     )
     if not is_right:
         raise _damaged(path, f"dataset {name} is of another type or shape")
-    offset, size = dataset.id.get_offset(), dataset.id.get_storage_size()
-    if (
-        size != math.prod(map(int, found)) * type_.itemsize
-        or offset is None
-        or offset + size > file_size
-    ):
+    if not lies_whole(dataset, file_size):
         raise _damaged(path, f"dataset {name} does not lie whole in the file")
     return int(found[0])
 
@@ -322,6 +313,7 @@ DOCUMENTS: Mapping[str, Mapping[str, Any]] = {
                 "images?": int,
                 "passes?": int,
                 "reused?": int,
+                "parameters?": int,
                 "batch_size?": int,
                 "seconds?": (int, float, type(None)),
                 "files?": {"*": str},

@@ -4,12 +4,18 @@ Nothing here imports TensorFlow or Keras until a network is loaded: a file that 
 refused in a moment.
 """
 
+import errno
 import hashlib
 import json
 import logging
+import math
 import os
+import re
+import stat
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +24,21 @@ import numpy as np
 
 from fer_features.embedding.applications import Application
 from fer_features.errors import BackboneError
+from fer_features.faces.packed import opened_member, opened_zip
+from fer_features.locking import locked
 
 log = logging.getLogger(__name__)
 
 TIMEOUT = (10.0, 30.0)
 """Seconds that a download waits for a connection, and for the next bytes."""
 
-_CONFIG_BYTES = 64 * 2**20
+_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+
+_CONFIG_BYTES = 16 * 2**20
+"""Of a network's description, at most: NASNetLarge's takes a tenth, in memory twenty times more."""
+
+_GENERATORS = 4096
+"""Bytes of weights that a file need not hold: the state of layers that draw."""
 
 
 def file_hash(path: Path, algorithm: str = "sha256") -> str:
@@ -36,6 +50,8 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
         When it cannot be read.
     """
     status = path.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise OSError(errno.EINVAL, "no regular file")  # a pipe would be waited for
     # Times have gaps: a file that took another's place within one has another inode.
     content = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     return _file_hash(path, algorithm, content)
@@ -73,10 +89,9 @@ def inspect_keras_file(path: Path) -> KerasFile:
     """
     try:
         sha256 = file_hash(path)
-        with zipfile.ZipFile(path) as archive:
-            if archive.getinfo("config.json").file_size > _CONFIG_BYTES:
-                raise ValueError("its config.json is too large")
-            model = json.loads(archive.read("config.json"))
+        model = _config(path)
+        with suppress(KeyError):  # without weights it is Keras that says so
+            _numbers(path)
         _refuse_foreign_code(path, model)
         inputs = list(_inputs(model["config"]))
         outputs = _count(model["config"], "output_layers")
@@ -111,6 +126,63 @@ def inspect_keras_file(path: Path) -> KerasFile:
             "Save it with another input shape."
         )
     return KerasFile(sha256, shape[1], layers)
+
+
+def count_parameters(path: Path) -> int | None:
+    """Return how many numbers the weights in a ``.keras`` file are; None where it has none."""
+    try:
+        return sum(n for name, n in _numbers(path).items() if not _BESIDE.match(name))
+    except (OSError, LookupError, ValueError, RuntimeError, zipfile.BadZipFile):
+        return None
+
+
+_BESIDE = re.compile("optimizer|.*seed_generator")
+"""Beside its weights a file may hold an optimizer's state, and those of layers that draw."""
+
+
+def _config(path: Path) -> Any:
+    """Return the description of the network in a ``.keras`` file."""
+    with path.open("rb") as packed, opened_zip(packed) as archive:
+        if archive.getinfo(_CONFIG).file_size > _CONFIG_BYTES:
+            raise ValueError(f"its {_CONFIG} is too large")
+        with opened_member(archive, _CONFIG) as member:
+            return json.loads(member.read(_CONFIG_BYTES))
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """Return how many numbers the arrays in a ``.keras`` file's weights are, by name.
+
+    Raises
+    ------
+    ValueError
+        They state more numbers than there are bytes.
+    """
+    from fer_features.hdf5 import arrays, structure
+
+    start, size = _weights_within(path)
+    with path.open("rb") as file, structure(file, start, size) as weights:
+        numbers = arrays(weights)
+    if sum(numbers.values()) > size:
+        raise ValueError(f"its {_WEIGHTS} states more numbers than it has bytes")
+    return numbers
+
+
+def _weights_within(path: Path) -> tuple[int, int]:
+    """Return where in a ``.keras`` file its HDF5 file of weights begins, and its size.
+
+    Raises
+    ------
+    ValueError
+        It is packed, which Keras does not, and so may be of any size.
+    """
+    with path.open("rb") as file, opened_zip(file) as archive:
+        member = archive.getinfo(_WEIGHTS)
+        opened_member(archive, member).close()
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"its {_WEIGHTS} is compressed")
+        file.seek(member.header_offset + 26)
+        name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
+        return member.header_offset + 30 + name + extra, member.file_size
 
 
 def _no_keras_file(path: Path, error: Exception) -> BackboneError:
@@ -189,10 +261,13 @@ def load_keras_file(path: Path) -> Any:
     BackboneError
         When Keras refuses it.
     """
+    from fer_features.hdf5 import check_survived
     from fer_features.runtimes import plain_keras
 
     with plain_keras() as keras:
         try:
+            check_survived(path, *_weights_within(path))
+            _refuse_oversize(keras, path)
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
             if not all(_computes_in_float32(layer) for layer in model.layers):
                 # Saved under a mixed policy: the same weights, in layers that compute in float32.
@@ -208,6 +283,29 @@ def load_keras_file(path: Path) -> Any:
                 "again with model.save, in this version or an older one."
             ) from error
     return model
+
+
+def _refuse_oversize(keras: Any, path: Path) -> None:
+    """Refuse a network of more weights than its file holds, before memory is taken for them.
+
+    Raises
+    ------
+    ValueError
+        Its description asks for more.
+    """
+
+    def described() -> int:
+        # Within this scope variables have shapes and no values.
+        with keras.StatelessScope(initialize_variables=False):
+            model = keras.saving.deserialize_keras_object(_config(path), safe_mode=True)
+            return sum(math.prod(map(int, each.shape)) for each in model.variables)
+
+    # Keras notes, for each thread, what it has yet to give values to.
+    with ThreadPoolExecutor(1) as apart:
+        numbers = apart.submit(described).result()
+    held = sum(_numbers(path).values())
+    if numbers > held + _GENERATORS:
+        raise ValueError(f"it describes {numbers:,} numbers and holds {held:,}")
 
 
 def _computes_in_float32(layer: Any) -> bool:
@@ -295,11 +393,10 @@ def _download(application: Application, path: Path) -> None:
     import sys
 
     import pooch
-    from filelock import FileLock
 
     pooch.get_logger().setLevel(logging.WARNING)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(path.name + ".lock")):
+    with locked(path.with_name(path.name + ".lock"), patience=-1):
         if path.exists():  # another process brought it meanwhile
             return
         log.info("downloading %s", application.url)
@@ -344,7 +441,9 @@ def _why_not(error: Exception) -> str:
         return known[exceptions.ReadTimeout] if "timed out" in str(error) else "no connection"
     if isinstance(error, BackboneError) or (isinstance(error, ValueError) and "hash" in str(error)):
         return "what came is not the published file"
-    return getattr(error, "strerror", None) or _short(error)
+    said = getattr(error, "strerror", None) or _short(error)
+    file = getattr(error, "filename", None)  # of a disk's or the system's refusal
+    return f"{file}: {said}" if file else said
 
 
 def inspect_weights_file(path: Path, application: Application) -> None:
@@ -359,32 +458,28 @@ def inspect_weights_file(path: Path, application: Application) -> None:
     """
     import h5py
 
+    from fer_features.hdf5 import arrays, structure
+
     if not path.name.endswith((".h5", ".hdf5")):
         raise BackboneError(f"{path}: expected a name that ends in .h5, as Keras writes weights.")
-    arrays: list[Any] = []
-
-    def collect(name: str, item: Any) -> None:
-        # Beside its weights a file may hold an optimizer's state, and those of random layers.
-        if isinstance(item, h5py.Dataset) and not (
-            name.startswith("optimizer") or "seed_generator" in name
-        ):
-            arrays.append(item)
-
     try:
-        with h5py.File(path, "r") as file:
-            file.visititems(collect)
-            numbers = sum(int(array.size) for array in arrays)
+        with path.open("rb") as looked, structure(looked) as file:
+            sizes = arrays(file)
+            weights = [name for name in sizes if not _BESIDE.match(name)]
+            numbers = sum(sizes[name] for name in weights)
+            for name in sizes.keys() - set(weights):
+                if sizes[name] > application.parameters:
+                    raise ValueError(f"/{name} states {sizes[name]:,} numbers")
             if numbers != application.parameters:
                 raise BackboneError(
-                    f"{path}: {len(arrays)} arrays with {numbers:,} numbers, expected "
+                    f"{path}: {len(weights)} arrays with {numbers:,} numbers, expected "
                     f"{application.parameters:,} ({application.name} without its top). Pass a "
                     "file that was saved with include_top=False."
                 )
-            for array in arrays:
-                if array.dtype.kind not in "fiu":  # of one size at most, unlike text
-                    raise ValueError(f"{array.name} holds no numbers")
-                if not np.isfinite(array[()]).all():
-                    raise BackboneError(f"{path}: {array.name} holds numbers that are not finite.")
+        with h5py.File(path, "r") as file:
+            for name in weights:
+                if not np.isfinite(file[name][()]).all():
+                    raise BackboneError(f"{path}: /{name} holds numbers that are not finite.")
     except FileNotFoundError as error:
         raise BackboneError(
             f"{path}: no such file, expected weights that Keras wrote. Check the path."
@@ -392,7 +487,7 @@ def inspect_weights_file(path: Path, application: Application) -> None:
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise BackboneError(
             f"{path}: cannot be read as an HDF5 weights file ({_short(error)}). It may be cut "
-            "short: copy or download it again."
+            "short: copy or download it again, or save it with Keras's model.save_weights."
         ) from error
 
 
@@ -404,7 +499,10 @@ def load_weights(model: Any, path: Path, name: str) -> None:
     BackboneError
         When the arrays are of other shapes or in another order than the network's.
     """
+    from fer_features.hdf5 import check_survived
+
     try:
+        check_survived(path)
         model.load_weights(path)
     except Exception as error:  # whatever Keras meets in a file that others wrote
         raise BackboneError(

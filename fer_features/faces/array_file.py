@@ -3,7 +3,9 @@
 It is known by its header; its values are read when they are asked for, and never unpickled.
 """
 
-import lzma
+import mmap
+import shutil
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,8 +20,12 @@ from numpy.lib import format as npy
 
 from fer_features.errors import SourceError
 from fer_features.faces.bad_rows import in_words, shown
+from fer_features.faces.packed import opened_member, opened_zip
 
 _BLOCK = 2**22  # bytes
+_LONGEST_HEADER = 2**16  # bytes
+_LARGE, _MOST_PACKED = 2**28, 100
+"""From how many bytes on an array may be packed so many times at most: faces are, five times."""
 _MAGIC = {".npy": b"\x93NUMPY", ".npz": b"PK"}
 
 
@@ -50,12 +56,17 @@ def stored_arrays(path: Path, shown_path: str) -> list[StoredArray]:
         if path.suffix.lower() == ".npy":
             with path.open("rb") as file:
                 return [_header(file, path.stat().st_size, path, None, shown_path)]
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as packed, opened_zip(packed) as archive:
             found = []
             for member in archive.infolist():
                 if member.filename.endswith(".npy"):
-                    with archive.open(member) as file:
+                    with opened_member(archive, member) as file:
                         size = member.file_size
+                        if size > max(_LARGE, _MOST_PACKED * member.compress_size):
+                            raise ValueError(
+                                f"{member.filename} unpacks to {size:,} bytes, "
+                                f"{size // max(1, member.compress_size):,} times its own"
+                            )
                         found.append(_header(file, size, path, member.filename, shown_path))
             return found
 
@@ -76,23 +87,11 @@ def refuse_objects(array: StoredArray, shown_path: str) -> None:
         )
 
 
-def load(array: StoredArray, shown_path: str) -> npt.NDArray[Any]:
-    """Return all values of an array.
-
-    Raises
-    ------
-    SourceError
-        They cannot be unpacked.
-    """
-    with _opened(array, shown_path) as file:
-        values: npt.NDArray[Any] = npy.read_array(file, allow_pickle=False)
-        return values
-
-
 def blocks(array: StoredArray, shown_path: str) -> Iterator[npt.NDArray[Any]]:
     """Yield an array along its first axis, some megabytes at a time, holding no more of it.
 
-    An array in Fortran's order is held whole: its first image ends where the array does.
+    An array in Fortran's order goes through a temporary file: its first image ends where the array
+    does.
 
     Raises
     ------
@@ -101,13 +100,13 @@ def blocks(array: StoredArray, shown_path: str) -> Iterator[npt.NDArray[Any]]:
     """
     n, *rest = array.shape
     each = array.dtype.itemsize * prod(rest)
-    rows = max(1, _BLOCK // each)
-    if array.fortran:
-        whole = load(array, shown_path)
-        yield from (whole[start : start + rows] for start in range(0, n, rows))
-        return
+    rows = max(1, _BLOCK // max(1, each))
     with _opened(array, shown_path) as file:
         _read_header(file)
+        if array.fortran and n and rest:
+            whole = _mapped(file, array)
+            yield from (whole[start : start + rows] for start in range(0, n, rows))
+            return
         for start in range(0, n, rows):
             count = min(rows, n - start)
             values = np.frombuffer(file.read(count * each), array.dtype)
@@ -121,8 +120,21 @@ def _opened(array: StoredArray, shown_path: str) -> Iterator[IO[bytes]]:
             with array.path.open("rb") as file:
                 yield file
         else:
-            with zipfile.ZipFile(array.path) as archive, archive.open(array.member) as file:
+            with (
+                array.path.open("rb") as packed,
+                opened_zip(packed) as archive,
+                opened_member(archive, array.member) as file,
+            ):
                 yield file
+
+
+def _mapped(file: IO[bytes], array: StoredArray) -> npt.NDArray[Any]:
+    """Return the values of an array that the system holds in memory as far as there is room."""
+    with tempfile.TemporaryFile(prefix="fer-features-") as kept:
+        shutil.copyfileobj(file, kept, _BLOCK)
+        kept.flush()
+        mapped = mmap.mmap(kept.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.frombuffer(mapped, array.dtype).reshape(array.shape, order="F")
 
 
 @contextmanager
@@ -131,7 +143,7 @@ def _mentioning(shown_path: str) -> Iterator[None]:
     try:
         yield
     except (
-        ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+        ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error,
     ) as error:  # fmt: skip
         raise SourceError(
             f"{shown_path}: cannot be read ({shown(str(error), 80)}), expected a complete file of "
@@ -157,10 +169,22 @@ def _check_start(path: Path, shown_path: str) -> None:
     raise SourceError(f"{shown_path}: {what}, expected an {suffix} file of NumPy's. {remedy}.")
 
 
+class _Header(NamedTuple):
+    """A file of which NumPy reads a header, which would be of any length that it states."""
+
+    file: IO[bytes]
+
+    def read(self, size: int) -> bytes:
+        if size > _LONGEST_HEADER:
+            raise ValueError(f"a header of {size:,} bytes")
+        return self.file.read(size)
+
+
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = npy.read_magic(file)
+    bounded: Any = _Header(file)
+    version = npy.read_magic(bounded)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(file)
+    shape, fortran, dtype = read(bounded)
     return shape, fortran, dtype
 
 

@@ -13,13 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 from fer_features.errors import SourceError
-from fer_features.faces.array_file import StoredArray, blocks, load, refuse_objects, stored_arrays
+from fer_features.faces.array_file import StoredArray, blocks, refuse_objects, stored_arrays
 from fer_features.faces.bad_rows import BadRows, shown
 from fer_features.faces.cells import whole_pixels, word_of
-from fer_features.faces.dataset import SIDE, ImageForm, form_name
+from fer_features.faces.dataset import LARGEST, SIDE, ImageForm, form_name
 from fer_features.faces.emotions import USAGES, did_you_mean, usage_of
 from fer_features.faces.pixels import PixelBuffer
-from fer_features.faces.table import PIXELS, Columns, Table, coded, may_be_emotion
+from fer_features.faces.table import (
+    LONGEST_WORD,
+    PIXELS,
+    Columns,
+    Table,
+    coded,
+    may_be_emotion,
+)
 
 SUFFIXES = (".npz", ".npy")
 
@@ -31,6 +38,7 @@ _ROLES = {
     "names": ("class_names", "classes", "label_names", "emotion_names", "target_names"),
 }  # fmt: skip
 _SAYING = ("labels", "usage", "group")
+_MOST_NAMES = 1000
 _SHAPES = f"(n, height, width), (n, height, width, 1 or 3) or (n, {PIXELS})"
 
 
@@ -105,17 +113,18 @@ def read_arrays(
     announce(Columns((0,), emotion, usage, group, found.unlabelled, tuple(found.said)))
     pixels = PixelBuffer((height, width, 3) if channels == 3 else (height, width), shown_path)
     total = sum(part.images.shape[0] for part in found.parts)
-    good = np.ones(total, dtype=bool)
+    good: list[npt.NDArray[np.bool_]] = []  # grows as images come: a header may state any number
     start = 0
     for part in found.parts:
-        first, low, high = start, np.inf, -np.inf
+        first, first_block, low, high = start, len(good), np.inf, -np.inf
         for stored in blocks(part.images, shown_path):
             # A copy in one piece where channels come first, or columns do.
             block = np.ascontiguousarray(_channels_last(stored, channels))
             block = block.reshape(len(block), -1)
             values, errors = whole_pixels(block)
+            good.append(np.ones(len(block), dtype=bool))
             for row, error in errors.items():
-                good[start + row] = False
+                good[-1][row] = False
                 place = f"row {start + row + 1}"
                 if len(found.parts) > 1:
                     place += f" ({shown(part.images.name)}[{start + row - first}])"
@@ -123,13 +132,13 @@ def read_arrays(
             if block.dtype != np.uint8:
                 low = min(low, float(np.fmin.reduce(block, axis=None)))
                 high = max(high, float(np.fmax.reduce(block, axis=None)))
-            pixels.append(values[good[start : start + len(block)]])
+            pixels.append(values[good[-1]])
             start += len(block)
             if progress:
                 progress(start, total)
-        _refuse_scaled(part.images, good[first:start], low, high, shown_path)
-    rows = np.flatnonzero(good)
-    columns = [None if words is None else coded([words[i] for i in rows]) for words in said]
+        _refuse_scaled(part.images, good[first_block:], low, high, shown_path)
+    rows = np.flatnonzero(np.concatenate(good))
+    columns = [None if words is None else coded(words[i] for i in rows.tolist()) for words in said]
     return Table(pixels.array(), rows.astype(np.int64) + 1, *columns)
 
 
@@ -350,6 +359,10 @@ def _check_said(array: StoredArray, images: StoredArray, shown_path: str) -> Non
         raise SourceError(f"{place} for {images}, expected one for each image, ({n},). {remedy}.")
     if array.dtype.kind not in "iufUSb":
         raise SourceError(f"{place}, expected whole numbers or words. Save them as such.")
+    if array.dtype.itemsize > 4 * LONGEST_WORD:  # four bytes a character
+        raise SourceError(
+            f"{place}, expected words of at most {LONGEST_WORD} characters. Save shorter ones."
+        )
 
 
 def _form(parts: Sequence[_Part], shown_path: str) -> ImageForm:
@@ -384,6 +397,11 @@ def _form(parts: Sequence[_Part], shown_path: str) -> ImageForm:
                 f"{shown_path}: {array}, which are not images for certain, expected {_SHAPES}. "
                 "Save it in one of these shapes."
             )
+        if max(form) > LARGEST:
+            raise SourceError(
+                f"{shown_path}: {array}, expected images of at most {LARGEST}x{LARGEST}. Save "
+                "smaller ones."
+            )
         forms[form] = array
     if len(forms) > 1:
         (one, a), (other, b), *_ = forms.items()
@@ -401,7 +419,11 @@ def _channels_last(block: npt.NDArray[Any], channels: int) -> npt.NDArray[Any]:
 
 
 def _refuse_scaled(
-    images: StoredArray, good: npt.NDArray[np.bool_], low: float, high: float, shown_path: str
+    images: StoredArray,
+    good: Sequence[npt.NDArray[np.bool_]],
+    low: float,
+    high: float,
+    shown_path: str,
 ) -> None:
     """Refuse images that were all scaled: bad as a whole, not row by row.
 
@@ -410,7 +432,7 @@ def _refuse_scaled(
     remedy = ""
     if images.dtype.kind == "f" and 0 <= low <= high <= 1:
         remedy = "Save (images * 255).round().astype('uint8')"
-    elif len(good) > 1 and not good.any() and np.isfinite([low, high]).all():
+    elif images.shape[0] > 1 and not any(map(np.any, good)) and np.isfinite([low, high]).all():
         remedy = "Save the images as they were before they were scaled"
     if remedy:
         raise SourceError(
@@ -429,25 +451,30 @@ def _words(part: _Part, role: str, names: list[str] | None, shown_path: str) -> 
     if array is None:
         word = USAGES[part.split] if role == "usage" and part.split is not None else ""
         return [word] * part.images.shape[0]
-    values, codes = np.unique(load(array, shown_path).ravel(), return_inverse=True)
-    words = [word_of(value) for value in values.tolist()]
-    if names is not None and role == "labels" and array.dtype.kind in "iuf":
-        beyond = [
-            word for word in words if word and not (word.isdigit() and int(word) < len(names))
-        ]
-        if beyond:
-            raise SourceError(
-                f"{shown_path}: a label {shown(beyond[0])} in {array} and {len(names)} names of "
-                f"labels, expected 0 to {len(names) - 1}. Save the names of all, or none."
-            )
-        words = [names[int(word)] if word else "" for word in words]
-    return [words[code] for code in codes.tolist()]
+    said: list[str] = []
+    known: dict[str, str] = {}
+    for block in blocks(array, shown_path):
+        values, codes = np.unique(block.ravel(), return_inverse=True)
+        words = [known.setdefault(word, word) for word in map(word_of, values.tolist())]
+        if names is not None and role == "labels" and array.dtype.kind in "iuf":
+            beyond = [
+                word for word in words if word and not (word.isdigit() and int(word) < len(names))
+            ]
+            if beyond:
+                raise SourceError(
+                    f"{shown_path}: a label {shown(beyond[0])} in {array} and {len(names)} names "
+                    f"of labels, expected 0 to {len(names) - 1}. Save the names of all, or none."
+                )
+            words = [names[int(word)] if word else "" for word in words]
+        said += [words[code] for code in codes.tolist()]
+    return said
 
 
 def _class_names(array: StoredArray, shown_path: str) -> list[str]:
-    if array.dtype.kind not in "US" or len(array.shape) != 1:
+    few = len(array.shape) == 1 and array.shape[0] <= _MOST_NAMES
+    if array.dtype.kind not in "US" or not few or array.dtype.itemsize > 4 * LONGEST_WORD:
         raise SourceError(
             f"{shown_path}: {array}, expected the names of the labels' numbers as words, (k,). "
             "Save them with np.array([...], dtype=str), or leave them out."
         )
-    return [word_of(value) for value in load(array, shown_path).tolist()]
+    return [word_of(value) for block in blocks(array, shown_path) for value in block.tolist()]

@@ -14,6 +14,13 @@ KEPT = 20
 """How many kinds a dataset keeps the count of: a file of nothing but strange words has no end."""
 
 
+MOST_WORDS = 1000
+"""How many words of bad rows are kept: theirs may be anything."""
+
+HOPELESS, FEW = 2**20, 10
+"""From how many bad rows on a source is given up, and how many times as many as good ones."""
+
+
 class RowError(Exception):
     """One row that is not a labelled face.
 
@@ -59,7 +66,7 @@ class BadRows:
     count : int
         How many bad rows there are.
     words : Counter of str
-        What the bad rows say of their emotion, as far as they say it.
+        What the bad rows say of their emotion, as far as they say it; a thousand words at most.
     """
 
     def __init__(self, source: str, unit: str, joint: str, remedies: tuple[str, str]) -> None:
@@ -92,8 +99,23 @@ class BadRows:
         places, finding, entries, count = self._kinds.get(kind, _Kind((), str(error), 0, 0))
         places = (*places, place)[:NAMED]
         self._kinds[kind] = _Kind(places, finding, entries + 1, count + rows)
-        if word is not None:
+        if word is not None and (word in self.words or len(self.words) < MOST_WORDS):
             self.words[word] += rows
+
+    def refuse_if_hopeless(self, good: int) -> None:
+        """Read no further where so many rows are bad, and so few good, that it is another file.
+
+        Raises
+        ------
+        SourceError
+            It is so.
+        """
+        count = self.count
+        if count > max(HOPELESS, FEW * good):
+            raise SourceError(
+                f"{self.source}: {count:,} bad {self.unit}s of the first {count + good:,}, and "
+                f"read no further: {self._listed()}. Check that it is the right file."
+            )
 
     def close(self, good: int, skip_bad: bool) -> int:
         """Return how many rows are left out, or raise the one error that tells of them.

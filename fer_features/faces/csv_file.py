@@ -7,7 +7,6 @@ and beyond some hundred megabytes lies in a temporary file.
 
 import csv
 import gzip
-import io
 import lzma
 import re
 import zipfile
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain, islice, pairwise
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,16 +25,27 @@ from fer_features.faces.bad_rows import BadRows, RowError, shown
 from fer_features.faces.dataset import SIDE
 from fer_features.faces.emotions import emotion_of, usage_of, whole_number
 from fer_features.faces.image import SUFFIXES as IMAGES
+from fer_features.faces.packed import XzFile, buffered, opened_member, opened_zip
 from fer_features.faces.pixel_text import count_values, parse_block, parse_cell
 from fer_features.faces.pixels import PixelBuffer
-from fer_features.faces.table import PIXELS, Column, Columns, Table, find_columns
+from fer_features.faces.table import (
+    LONGEST_WORD,
+    PIXELS,
+    Column,
+    Columns,
+    Table,
+    check_few,
+    find_columns,
+    too_long,
+)
 
 SUFFIXES = (".csv", ".tsv", ".gz", ".xz", ".zip")
 
 _BLOCK = 64  # rows: the arrays of a block then fit into a core's cache
-_BUFFER = 262_144  # bytes
 _LONGEST_HEADER = 65_536  # bytes; a binary file may have no line break at all
+_LONGEST_ROW = 262_144  # bytes; 2,304 values take 9,215, written as fractions some 60,000
 _MOST_LINES = 400  # of one quoted cell
+_MOST_BLANK = 2**20  # lines one after the other: as many rows as a sheet of Excel has
 _DELIMITERS = (",", ";", "\t", "|")
 _LAYOUT = "a CSV file with a column 'pixels' and, if it has labels, 'emotion' and 'Usage'"
 
@@ -69,15 +79,21 @@ def read_csv(
         first = lines.readline(_LONGEST_HEADER).removeprefix(b"\xef\xbb\xbf")
         if re.fullmatch(rb'"?sep=.?"?\s*', first):  # Excel's word on the delimiter
             first = lines.readline(_LONGEST_HEADER)
-        ahead = list(islice(lines, _BLOCK))
+        more = _lines(lines)
+        ahead = list(islice(more, _BLOCK))
         form = _form(first, ahead, shown_path)
         announce(form.columns)
-        rows = _numbered_rows(chain([first] if not form.has_header else [], ahead, lines))
+        rows = _numbered_rows(
+            chain([first] if not form.has_header else [], ahead, more), shown_path
+        )
         while block := list(islice(rows, _BLOCK)):
             good = _read_block(block, form, bad, words)
             pixels.append(good.pixels)
             codes += good.codes.tobytes()
             number.append(good.number)
+            check_few(shown_path, words.emotion, "emotion")
+            check_few(shown_path, words.usage, "Usage")
+            bad.refuse_if_hopeless(len(codes) // good.codes.itemsize // len(words))
             if progress:
                 progress(packed.tell(), size)
     if not number:
@@ -170,9 +186,8 @@ def _are_values(cells: list[str]) -> bool:
 
 def _guessed(delimiter: str, lines: list[str], shown_path: str) -> Form:
     """Tell the columns of a file without a header by what is in them, or refuse to guess."""
-    rows = [cells for cells in (_cells(line, delimiter) for line in lines) if cells]
-    width = len(rows[0])
-    rows = [cells for cells in rows if len(cells) == width]
+    width = len(_cells(lines[0], delimiter))
+    rows = [cells for line in lines if len(cells := _cells(line, delimiter)) == width]
     columns = list(zip(*rows, strict=True))
     pixels: list[int] = [
         i for i, cells in enumerate(columns) if all(count_values(cell) > 1 for cell in cells)
@@ -237,14 +252,13 @@ def _unpacked(packed: IO[bytes], path: Path, shown_path: str) -> Iterator[IO[byt
     suffix = path.suffix.lower()
     try:
         if suffix == ".zip":
-            with zipfile.ZipFile(packed) as archive, _only_csv(archive, shown_path) as text:
-                yield _buffered(text)
+            with opened_zip(packed) as archive, _only_csv(archive, shown_path) as text:
+                yield buffered(text)
         elif suffix == ".gz":
             with gzip.open(packed) as text:
-                yield _buffered(text)
+                yield buffered(text)
         elif suffix == ".xz":
-            with lzma.open(packed) as text:
-                yield _buffered(text)
+            yield buffered(XzFile(packed))
         else:
             yield packed
     except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, gzip.BadGzipFile) as error:
@@ -252,11 +266,6 @@ def _unpacked(packed: IO[bytes], path: Path, shown_path: str) -> Iterator[IO[byt
             f"{shown_path}: cannot be unpacked ({shown(str(error), 80)}), expected a complete "
             f"{suffix} file. Get the file again."
         ) from error
-
-
-def _buffered(text: Any) -> IO[bytes]:
-    # These readers find line ends slowly: of a zip, a buffer on top reads twice as fast.
-    return io.BufferedReader(text, _BUFFER)
 
 
 def _only_csv(archive: zipfile.ZipFile, shown_path: str) -> IO[bytes]:
@@ -270,8 +279,8 @@ def _only_csv(archive: zipfile.ZipFile, shown_path: str) -> IO[bytes]:
     ]
     if len(names) == 1:
         try:
-            return archive.open(names[0])
-        except (NotImplementedError, RuntimeError) as error:  # unknown compression; a password
+            return opened_member(archive, names[0])
+        except RuntimeError as error:  # another compression; a password
             raise SourceError(
                 f"{shown_path}: cannot be unpacked ({shown(str(error), 80)}), expected a plain "
                 ".zip. Unpack it yourself and pass the CSV file."
@@ -283,15 +292,28 @@ def _only_csv(archive: zipfile.ZipFile, shown_path: str) -> IO[bytes]:
     )
 
 
+def _lines(text: IO[bytes]) -> Iterator[bytes]:
+    """Yield line by line; of one that is longer than any row its beginning, longer than that."""
+    while line := text.readline(_LONGEST_ROW + 1):
+        yield line
+        rest = line
+        while len(rest) > _LONGEST_ROW and not rest.endswith(b"\n"):
+            rest = text.readline(_LONGEST_ROW + 1)
+
+
 def _records(lines: Iterator[bytes]) -> Iterator[bytes]:
     """Join the lines of a quoted cell that holds line breaks, as NumPy prints arrays in full."""
     for line in lines:
         if line.count(b'"') % 2 == 0:
             yield line
             continue
-        parts = [line]
+        parts, size = [line], len(line)
         for more in islice(lines, _MOST_LINES):
             parts.append(more)
+            size += len(more)
+            if size > _LONGEST_ROW:
+                yield from parts
+                break
             if more.count(b'"') % 2:
                 yield b" ".join(part.rstrip(b"\r\n") for part in parts)
                 break
@@ -299,16 +321,21 @@ def _records(lines: Iterator[bytes]) -> Iterator[bytes]:
             yield from parts
 
 
-def _numbered_rows(lines: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
+def _numbered_rows(lines: Iterator[bytes], shown_path: str) -> Iterator[tuple[int, bytes]]:
     """Yield each line with its number below the header; blank lines at the end are no rows."""
-    blank: list[int] = []
+    blank = 0
     for number, line in enumerate(_records(lines), start=1):
         if line.isspace():
-            blank.append(number)
+            blank += 1
+            if blank > _MOST_BLANK:
+                raise SourceError(
+                    f"{shown_path} row {number}: the {blank:,}th blank line in a row, expected a "
+                    "row or the end of the file. Remove them, or check that it is the right file."
+                )
             continue
-        for earlier in blank:
+        for earlier in range(number - blank, number):
             yield earlier, b""
-        blank.clear()
+        blank = 0
         yield number, line
 
 
@@ -346,6 +373,8 @@ def _split_row(line: bytes, form: Form) -> list[bytes]:
     """Return a line's cells, as many as there are columns."""
     if not line:
         raise RowError(f"an empty line, expected {form.width:,} columns")
+    if len(line) > _LONGEST_ROW:
+        raise RowError(f"a line of more than {_LONGEST_ROW:,} bytes, expected a row of one face")
     if b'"' in line:
         text = line.rstrip(b"\r\n").decode("utf-8", "backslashreplace")
         try:
@@ -361,6 +390,9 @@ def _split_row(line: bytes, form: Form) -> list[bytes]:
         raise RowError(
             f"{len(cells):,} columns, expected {form.width:,}", "a wrong count of columns"
         )
+    for position in (form.columns.emotion, form.columns.usage, form.columns.group):
+        if position is not None and len(word := cells[position].strip()) > LONGEST_WORD:
+            raise too_long(len(word))
     return cells
 
 

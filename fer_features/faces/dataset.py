@@ -4,6 +4,7 @@ import hashlib
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from fer_features.faces.emotions import EMOTIONS, NONE, USAGES
 
 SIDE = 48
 """Height and width of FER2013's faces in pixels: those of a CSV file and of drawn ones."""
+
+LARGEST = 2048
+"""Height and width of an image that is kept, at most."""
 
 ImageForm = tuple[int, int, int]
 """The form of an image: height and width in pixels, and 1 channel (grey) or 3 (colour)."""
@@ -217,7 +221,9 @@ def _check_ids(name: str, ids: Any, n: int, names: tuple[str, ...]) -> None:
 def _check_texts(name: str, texts: Any, n: int) -> None:
     if not isinstance(texts, np.ndarray) or texts.dtype.kind != "U" or texts.shape != (n,):
         raise ValueError(f"{name}: {_found(texts)}, expected str ({n},), a text for each image.")
-    for i, text in enumerate(texts.tolist()):
+    # Python's texts take twice as much memory as NumPy's: not all of them at once.
+    parts = (texts[start : start + 4096].tolist() for start in range(0, n, 4096))
+    for i, text in enumerate(chain.from_iterable(parts)):
         if "\0" in text:
             raise ValueError(
                 f"{name}[{i}]: {text!r} holds a NUL character, which a store cannot keep. "

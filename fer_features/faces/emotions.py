@@ -213,6 +213,10 @@ class Wording:
         return meant
 
 
+_MOST_SHOWN = 12
+"""How many numbers a message shows: more than any order has."""
+
+
 class AmbiguousNumbersError(Exception):
     """Numbers that may be one data set's or another's; the message shows the readings.
 
@@ -224,8 +228,9 @@ class AmbiguousNumbersError(Exception):
         readings = []
         for name in dict.fromkeys(each for each in shown if each is not None):
             called, order = ORDERS[name]
-            said = ", ".join(f"{n} {_name(order.get(n))}" for n in sorted(numbers))
-            readings.append(f"as {called}'s {said}")
+            said = ", ".join(f"{n} {_name(order.get(n))}" for n in sorted(numbers)[:_MOST_SHOWN])
+            more = f" and {len(numbers) - _MOST_SHOWN:,} more" * (len(numbers) > _MOST_SHOWN)
+            readings.append(f"as {called}'s {said}{more}")
         named = " or ".join(f'labels_as="{name}"' for name in likely)
         many = "s" * (len(numbers) > 1)
         super().__init__(
@@ -282,4 +287,5 @@ def _range(numbers: set[int]) -> str:
     low, high = min(numbers), max(numbers)
     if len(numbers) > 2 and len(numbers) == high - low + 1:
         return f"{low} to {high}"
-    return ", ".join(map(str, sorted(numbers)))
+    more = f" and {len(numbers) - _MOST_SHOWN:,} more" * (len(numbers) > _MOST_SHOWN)
+    return ", ".join(map(str, sorted(numbers)[:_MOST_SHOWN])) + more

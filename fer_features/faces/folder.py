@@ -9,6 +9,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,9 +87,10 @@ def list_images(folder: Path, bad: BadRows) -> Listing:
     """Return the relative paths of a folder's image files, and count the other files.
 
     Files are images by their suffix or, with another or none, by their first bytes. Hidden files
-    and folders are counted, and what belongs to the system is passed over; links are followed.
-    What cannot be looked at goes to ``bad``: links in a circle or to nothing, folders without
-    permission, and image names that are no regular files.
+    and folders are counted, and what belongs to the system is passed over. Links are followed, to
+    each folder once: a few folders of links to one another would hold thousands of one image.
+    What cannot be looked at goes to ``bad``: links to nothing or to a folder that is read already,
+    folders without permission, and image names that are no regular files.
     """
     images: list[str] = []
     others: list[str] = []
@@ -96,12 +98,17 @@ def list_images(folder: Path, bad: BadRows) -> Listing:
     hidden = 0
     formats = readable()
     suffixes = {suffix for suffix, kind in SUFFIXES.items() if kind in formats}
-    root = folder.stat()
-    # Each folder waits with the folders above it: a link back to one of those is a circle.
-    waiting = [("", {(root.st_dev, root.st_ino)})]
-    while waiting:
-        inside, above = waiting.pop()
+    # Links wait until all else is read: a folder has its own name before that of a link to it.
+    waiting, links = [""], list[str]()
+    known: dict[tuple[int, int], str] = {}
+    while waiting or links:
+        inside = waiting.pop() if waiting else heappop(links)
         try:
+            status = (folder / inside).stat()  # on Windows an entry does not know its number
+            first = known.setdefault((status.st_dev, status.st_ino), inside)
+            if first != inside:
+                bad.add(shown_name(inside), _read_already(inside, first))
+                continue
             entries = sorted(os.scandir(folder / inside), key=lambda entry: entry.name)
         except OSError as error:
             bad.add(shown_name(inside), f"cannot be listed ({error.strerror})")
@@ -124,12 +131,10 @@ def list_images(folder: Path, bad: BadRows) -> Listing:
                     others.append(name)
                 continue
             if stat.S_ISDIR(status.st_mode):
-                status = Path(entry.path).stat()  # on Windows an entry does not know its number
-                identity = (status.st_dev, status.st_ino)
-                if identity in above:
-                    bad.add(shown_name(name), "a link back to a folder above it")
+                if entry.is_symlink():
+                    heappush(links, name)
                 else:
-                    waiting.append((name, above | {identity}))
+                    waiting.append(name)
             elif named_so and not stat.S_ISREG(status.st_mode):
                 bad.add(shown_name(name), "no regular file, expected an image")
             elif named_so or (stat.S_ISREG(status.st_mode) and is_image(Path(entry.path))):
@@ -144,6 +149,15 @@ def list_images(folder: Path, bad: BadRows) -> Listing:
         "hidden files and folders": hidden,
     }
     return Listing(sorted(images), sorted(others), {kind: n for kind, n in left_out.items() if n})
+
+
+def _read_already(link: str, first: str) -> RowError:
+    if not first or link.startswith(f"{first}/"):
+        return RowError("a link back to a folder above it")
+    return RowError(
+        f"a link to {shown_name(first)}, which is read already",
+        "a link to a folder that is read already",
+    )
 
 
 def place_images(

@@ -1,7 +1,9 @@
 """One image file, of any kind and size, to a square face of a given size, grey or in colour."""
 
+import errno
 import hashlib
 import io
+import os
 import struct
 import time
 import warnings
@@ -58,6 +60,13 @@ def is_image(path: Path) -> bool:
         return False
 
 
+MOST_BYTES = 2**28
+"""Bytes of an image file, at most: as many as Pillow's most pixels take unpacked, in colour."""
+
+MOST_FRAMES = 1000
+"""How many frames are counted: of a TIFF file of very many, Pillow's own count would not end."""
+
+_BAND = 2**22  # pixels that are converted at once: of one image there may be many
 _BLOCK = 64  # files
 _LONG = 2  # seconds from which on other processes are worth their start
 
@@ -150,14 +159,15 @@ def opened_image(data: Any, first_frame: bool = False) -> Iterator[tuple[Any, in
     try:
         opened = Image.open(io.BytesIO(data), formats=readable()) if is_file else nullcontext(data)
         with opened as image:
-            frames = getattr(image, "n_frames", 1) if is_file else 1
-            # A camera's MPO file is a JPEG photo followed by previews of it.
-            frames = 1 if image.format == "MPO" else frames
+            frames = _frames(image) if is_file else 1
             if frames > 1 and not first_frame:
-                raise RowError(
-                    f"{frames} frames, expected a single image", "images of several frames"
-                )
-            yield ImageOps.exif_transpose(image), frames
+                counted = f"{frames}{' or more' * (frames == MOST_FRAMES)} frames"
+                raise RowError(f"{counted}, expected a single image", "images of several frames")
+            if is_file:
+                ImageOps.exif_transpose(image, in_place=True)
+                yield image, frames
+            else:
+                yield ImageOps.exif_transpose(image), frames
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RowError(
             f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, expected a picture of a face"
@@ -168,6 +178,24 @@ def opened_image(data: Any, first_frame: bool = False) -> Iterator[tuple[Any, in
         ) from error
     except _DAMAGE as error:
         raise RowError(f"a damaged image ({shown(str(error), 60)})", "damaged images") from error
+
+
+def _frames(image: Any) -> int:
+    """Count the frames of an image in a file, up to :data:`MOST_FRAMES`."""
+    # A camera's MPO file is a JPEG photo followed by previews of it.
+    if image.format == "MPO" or not getattr(image, "is_animated", False):
+        return 1
+    if image.format != "TIFF":
+        return min(int(image.n_frames), MOST_FRAMES)
+    frames = 1
+    try:
+        while frames < MOST_FRAMES:
+            image.seek(frames)
+            frames += 1
+    except EOFError:
+        pass
+    image.seek(0)
+    return frames
 
 
 # What Pillow's decoders raise on damaged files; OSError ("image file is truncated") is the usual.
@@ -192,29 +220,53 @@ def plain(image: Any, color: bool) -> Any:
     """Return a Pillow image of any mode as one of mode RGB, or L, in its own size."""
     from PIL import Image
 
+    image.load()
+    mode = "RGB" if color else "L"
+    if image.mode == mode and not image.has_transparency_data:
+        return image
     if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(_eight_bits(np.asarray(image), image.mode))
+        _refuse_over_16_bits(image)
+    if image.width * image.height <= _BAND:
+        return _in_mode(image, mode)
+    converted = Image.new(mode, image.size)
+    for top, band in _bands(image):
+        converted.paste(_in_mode(band, mode), (0, top))
+    return converted
+
+
+def _bands(image: Any) -> Iterator[tuple[int, Any]]:
+    """Yield an image from top to bottom, some rows at a time, and where each part begins."""
+    rows = max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _in_mode(image: Any, mode: str) -> Any:
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        # 16-bit grey values, 0 to 65535, to 0 to 255, to the nearest.
+        values = (np.asarray(image).astype(np.uint32) + 128) // 257
+        image = Image.fromarray(values.astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     if image.mode not in ("L", "1", "RGB"):
         image = image.convert("RGB")
-    return image.convert("RGB" if color else "L")
+    return image.convert(mode)
 
 
-def _eight_bits(values: npt.NDArray[Any], mode: str) -> npt.NDArray[np.uint8]:
-    """Scale 16-bit grey values, 0 to 65535, to 0 to 255, to the nearest."""
-    # 16 bits of a PGM file come as 32, too; of those at most 255 are most likely 8 bits' values.
-    if (
-        mode == "F"
-        or values.min() < 0
-        or values.max() > 65_535
-        or (mode == "I" and 0 < values.max() <= 255)
-    ):
-        # Nothing in such a file says which value is white.
-        raise RowError("floating-point or 32-bit pixels, expected at most 16 bits")
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+def _refuse_over_16_bits(image: Any) -> None:
+    """Refuse pixels of which nothing in the file says which value is white."""
+    if image.mode != "F":
+        bands = (np.asarray(band) for _, band in _bands(image))
+        low, high = zip(*((band.min(), band.max()) for band in bands), strict=True)
+        # 16 bits of a PGM file come as 32, too; of those at most 255 are most likely 8 bits'.
+        is_eight = image.mode == "I" and 0 < max(high) <= 255
+        if min(low) >= 0 and max(high) <= 65_535 and not is_eight:
+            return
+    raise RowError("floating-point or 32-bit pixels, expected at most 16 bits")
 
 
 class ImageFile(NamedTuple):
@@ -280,6 +332,10 @@ def _read_image(folder: Path, path: str, is_chosen: bool, *form: Any) -> ImageFi
 def content(path: Path) -> tuple[bytes, OSError | None]:
     """Return a file's bytes, or why it has none: one unreadable image must not end the list."""
     try:
-        return path.read_bytes(), None
+        with path.open("rb") as file:
+            held = file.read(MOST_BYTES + 1)
+        if len(held) > MOST_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        return held, None
     except OSError as error:
         return b"", error

@@ -30,13 +30,28 @@ from fer_features.faces.emotions import USAGES, emotion_of, usage_of
 from fer_features.faces.image import Decoded, remarks_ignored
 from fer_features.faces.pixel_text import count_values
 from fer_features.faces.pixels import PixelBuffer
-from fer_features.faces.table import PIXELS, Columns, Table, coded, find_columns, may_be_emotion
+from fer_features.faces.table import (
+    LONGEST_WORD,
+    PIXELS,
+    Coding,
+    Columns,
+    Table,
+    check_few,
+    find_columns,
+    may_be_emotion,
+    too_long,
+)
 
 SUFFIXES = (".parquet",)
 
 _LAYOUT = "a Parquet file with a column 'pixels' or 'image' and, if it has labels, 'emotion'"
 _IMAGE = ("image", "img")
 _ROWS = {"images": 64, "text": 512, "lists": 512, "wide": 512}  # of a batch, by what is in it
+_MOST_BYTES, _MOST_NUMBERS = 2**25, 2**18
+"""What a row holds at most, on average: a photograph, or a hundred times a face's pixels."""
+
+_BATCH = 2**25
+"""Bytes and numbers of a batch, about."""
 
 
 class _Form(NamedTuple):
@@ -107,13 +122,14 @@ def read_parquet(
                 "Check that the file is complete."
             )
         pixels = PixelBuffer((height, width, 3) if channels == 3 else (height, width), shown_path)
-        said: tuple[list[str], list[str], list[str]] = ([], [], [])
+        said = (Coding(), Coding(), Coding())
         good: list[int] = []
         not_square = done = 0
         with ThreadPoolExecutor(_cores()) as pool, remarks_ignored():
             for batch in _batches(file, form, shown_path):
                 faces = _faces(batch, form, size, color, pool)
                 words, errors = _words(batch, form)
+                rows: list[list[str]] = []
                 for i, (face, *row) in enumerate(zip(faces, *words, strict=True)):
                     error = face if isinstance(face, RowError) else errors.get(i)
                     if error is not None:
@@ -125,14 +141,18 @@ def read_parquet(
                         face = face.pixels
                     pixels.append(face)
                     good.append(done + i + 1)
-                    for column, cell in zip(said, row, strict=True):
-                        column.append(cell)
+                    rows.append(row)
+                for column, cells in zip(said, zip(*rows, strict=True), strict=bool(rows)):
+                    column.add(cells)
                 done += batch.num_rows
+                bad.refuse_if_hopeless(len(good))
+                for coding, of in zip(said, ("emotion", "Usage"), strict=False):
+                    check_few(shown_path, coding, of)
                 if progress:
                     progress(done, total)
     columns = form.columns
     has = (columns.emotion is not None, _says_usage(form), columns.group is not None)
-    read = [coded(words) if there else None for words, there in zip(said, has, strict=True)]
+    read = [coding.column() if there else None for coding, there in zip(said, has, strict=True)]
     return Table(pixels.array(), np.array(good, dtype=np.int64), *read), not_square
 
 
@@ -187,8 +207,19 @@ def _batches(file: Any, form: _Form, shown_path: str) -> Iterator[Any]:
 
 
 def _read(file: Any, rows: int, names: list[str] | None, shown_path: str) -> Iterator[Any]:
+    """Yield so many rows at a time, or fewer where they are large."""
     import pyarrow
 
+    stated = _largest_row(file, names)
+    for most, found, unit in zip(
+        (_MOST_BYTES, _MOST_NUMBERS), stated, ("bytes", "numbers"), strict=True
+    ):
+        if found > most:
+            raise SourceError(
+                f"{shown_path}: states {found:,} {unit} in a row, expected at most {most:,} of a "
+                "face. Check that it is the right file."
+            )
+    rows = min(rows, max(1, _BATCH // max(1, sum(stated))))
     try:
         yield from file.iter_batches(batch_size=rows, columns=names)
     except (pyarrow.ArrowException, OSError) as error:
@@ -196,6 +227,22 @@ def _read(file: Any, rows: int, names: list[str] | None, shown_path: str) -> Ite
             f"{shown_path}: cannot be read ({shown(str(error), 80)}), expected a complete Parquet "
             "file. Get the file again."
         ) from error
+
+
+def _largest_row(file: Any, names: list[str] | None) -> tuple[int, int]:
+    """Return how many bytes and numbers rows hold in some columns, or all: the largest mean.
+
+    A number takes no room where it is repeated, so they are counted, too.
+    """
+    size = numbers = 0
+    for group in map(file.metadata.row_group, range(file.metadata.num_row_groups)):
+        chunks = list(map(group.column, range(group.num_columns)))
+        if names is not None:
+            chunks = [each for each in chunks if each.path_in_schema.partition(".")[0] in names]
+        rows = max(1, group.num_rows)
+        size = max(size, sum(each.total_uncompressed_size for each in chunks) // rows)
+        numbers = max(numbers, sum(each.num_values for each in chunks) // rows)
+    return size, numbers
 
 
 def _form(file: Any, path: Path, shown_path: str) -> _Form:
@@ -380,6 +427,9 @@ def _words(batch: Any, form: _Form) -> tuple[list[list[str]], dict[int, RowError
         else:
             values = batch.column(form.names[position]).to_pylist()
             said.append([word_of(value) for value in values])
+            for i, word in enumerate(said[-1]):
+                if len(word) > LONGEST_WORD:
+                    said[-1][i], errors[i] = "", too_long(len(word))
     if form.usage is not None:
         said[1] = [USAGES[form.usage]] * batch.num_rows
     if form.classes is not None:

@@ -44,6 +44,8 @@ def parse_plain(cells: list[bytes]) -> npt.NDArray[np.uint8] | None:
     guessed, and :func:`parse_cell` says which one and why. All cells are parsed at once, by
     adding to each separator's position the three characters before it.
     """
+    if any(len(cell) >= 4 * PIXELS for cell in cells):
+        return None  # three digits and a space each: it holds too much, or is not plain
     text = b"    " + b" ".join(cells) + b" "  # four spaces: every digit has three before it
     chars = np.frombuffer(text, dtype=np.uint8)
     digit = chars - np.uint8(ord("0"))
@@ -93,7 +95,7 @@ def parse_cell(cell: bytes) -> npt.NDArray[np.uint8]:
     values = _plain(cell).split()
     if not values:
         raise RowError(f"no pixels, expected {PIXELS} ({SIDE}x{SIDE})")
-    for position, value in enumerate(values, start=1):
+    for position, value in enumerate(values[: PIXELS + 1], start=1):
         if not value.isdigit() or len(value) > 9 or int(value) > 255:
             scaled = " (if values run from 0 to 1, multiply them by 255)"
             raise RowError(

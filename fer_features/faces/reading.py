@@ -21,7 +21,7 @@ from tqdm import tqdm
 from fer_features.errors import SourceError
 from fer_features.faces import arrays, csv_file, parquet
 from fer_features.faces.bad_rows import BadRows, RowError, in_words, one_or_many, shown
-from fer_features.faces.dataset import SIDE, FaceDataset, ImageForm, form_name
+from fer_features.faces.dataset import LARGEST, SIDE, FaceDataset, ImageForm, form_name
 from fer_features.faces.emotions import EMOTIONS, NONE, Wording, whole_number
 from fer_features.faces.folder import Place, list_images, place_images, shown_name
 from fer_features.faces.image import content, read_images
@@ -30,7 +30,7 @@ from fer_features.faces.table import BAD, Columns, Table, emotions, groups, usag
 
 Progress = Callable[[int, int], None]
 
-IMAGE_SIZES = (8, 2048)
+IMAGE_SIZES = (8, LARGEST)
 """The smallest and the largest size to which images of a folder can be brought."""
 
 _PEEK = 64  # bytes
@@ -282,6 +282,11 @@ def _mentioning(name: str) -> Iterator[None]:
     """Turn what the operating system says of a source, such as no permission, into one line."""
     try:
         yield
+    except MemoryError as error:
+        raise SourceError(
+            f"{name}: more than the memory of this machine holds, expected {_EXPECTED}. Check that "
+            "it is the right file, or pass it in parts."
+        ) from error
     except OSError as error:
         what = error.strerror or shown(str(error), 80)
         raise SourceError(
@@ -352,7 +357,7 @@ def _read_table(
         emotion=emotion[chosen],
         usage=usage[chosen],
         group=groups(table, chosen, asked.name),
-        source=table.number[chosen].astype(np.str_),
+        source=table.number[chosen].astype(f"U{len(str(table.number[-1]))}"),
         sha256=sha256.result(),
         limit=asked.limit,
         skipped=skipped,

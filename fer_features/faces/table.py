@@ -5,8 +5,9 @@ words until all of them are known.
 """
 
 import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from array import array
+from collections.abc import Iterable, Sequence, Sized
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +55,12 @@ _NUMBERED = re.compile(r"(pixels?|pix|px|p|)([0-9]{1,5})")
 
 _SPLITS = ("split", "set", "subset", "partition", "fold")
 
+
+LONGEST_WORD = 200
+"""Bytes of a cell that says an emotion, a usage or a group, at most: every row takes as many."""
+
+_MOST_WORDS = 1000
+"""Different words for emotions or for usages, at most."""
 
 BAD = NONE - 1
 """The id of a cell that says nothing that can be read."""
@@ -232,11 +239,52 @@ def _instead_of_emotion(names: Sequence[str]) -> str:
     )
 
 
-def coded(values: Sequence[Any] | npt.NDArray[Any]) -> Column:
-    """Return cells of any type as a column of words."""
-    words: dict[str, int] = {}
-    codes = [words.setdefault(str(value), len(words)) for value in values]
-    return Column(np.array(codes, dtype=np.int32), list(words))
+class Coding:
+    """A column of words as it is read: each word is held once, however many rows say it."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+        self._codes = array("i")
+
+    def __len__(self) -> int:
+        """Return how many different words there are."""
+        return len(self._known)
+
+    def add(self, words: Iterable[str]) -> None:
+        known = self._known
+        self._codes.extend(known.setdefault(word, len(known)) for word in words)
+
+    def column(self) -> Column:
+        return Column(np.array(self._codes, dtype=np.int32), list(self._known))
+
+
+def coded(words: Iterable[str]) -> Column:
+    """Return cells as a column of words."""
+    coding = Coding()
+    coding.add(words)
+    return coding.column()
+
+
+def too_long(size: int) -> RowError:
+    """Return what is wrong with a row that has a longer word than :data:`LONGEST_WORD`."""
+    return RowError(
+        f"{size:,} letters in a cell, expected a word of at most {LONGEST_WORD}", "an endless word"
+    )
+
+
+def check_few(place: str, words: Sized, column: str) -> None:
+    """Refuse a column of emotions or of usages in which nearly every row says something else.
+
+    Raises
+    ------
+    SourceError
+        There are more different words than any source has.
+    """
+    if len(words) > _MOST_WORDS:
+        raise SourceError(
+            f"{place}: more than {_MOST_WORDS:,} different words in column '{column}', expected "
+            "a few that occur again and again. Name the right column so."
+        )
 
 
 def emotions(
@@ -247,8 +295,11 @@ def emotions(
     Raises
     ------
     SourceError
-        Numbers can be read in several ways, or words are unknown and not to be skipped.
+        Numbers can be read in several ways, or words are unknown and not to be skipped; or nearly
+        every row says something else as its emotion or usage.
     """
+    for said, of in ((table.emotion, "emotion"), (table.usage, "Usage")):
+        check_few(name, said.words if said else (), of)
     column = table.emotion
     if column is None:
         return np.full(len(table.number), NONE, np.int8), {}

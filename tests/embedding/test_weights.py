@@ -88,6 +88,61 @@ def test_text_of_the_right_count_is_refused_unread(tmp_path: Path) -> None:
         inspect_weights_file(path, SMALL)
 
 
+def test_a_compressed_file_is_refused_unread(tmp_path: Path) -> None:
+    """A chunk of a kilobyte unpacks to a megabyte, whatever it is said to hold."""
+    path = write_numbers(tmp_path / "whole.weights.h5")
+    with h5py.File(path, "r+") as file:
+        del file["layers/normalization/vars/2"]
+        file.create_dataset("layers/more", (7,), np.float32, chunks=(7,), compression="gzip")
+    with pytest.raises(BackboneError, match=r"/layers/more is compressed\)\. .*model\.save_weig"):
+        inspect_weights_file(path, SMALL)
+
+
+def test_a_chunk_larger_than_a_network_is_refused_unread(tmp_path: Path) -> None:
+    path = write_numbers(tmp_path / "whole.weights.h5")
+    with h5py.File(path, "r+") as file:
+        file.create_dataset("m", (0,), np.float32, maxshape=(None,), chunks=(2**28,))
+    with pytest.raises(BackboneError, match="/m is in chunks of 268,435,456 numbers"):
+        inspect_weights_file(path, SMALL)
+
+
+@pytest.mark.parametrize("name", ["optimizer/vars/0", "layers/dropout/seed_generator/vars/0"])
+def test_what_is_no_weight_may_not_state_gigabytes_either(tmp_path: Path, name: str) -> None:
+    path = write_numbers(tmp_path / "own.weights.h5")
+    with h5py.File(path, "r+") as file:
+        file.create_dataset(name, (2**32,), np.float32, chunks=(2**16,))
+    with pytest.raises(BackboneError, match=f"/{name} states 4,294,967,296 numbers"):
+        inspect_weights_file(path, SMALL)
+
+
+@pytest.mark.parametrize("kind", ["link", "raw", "virtual"])
+def test_numbers_in_another_file_are_refused_unopened(tmp_path: Path, kind: str) -> None:
+    """Who opened the pipe would wait for ever."""
+    os.mkfifo(tmp_path / "pipe.h5")
+    pipe = str(tmp_path / "pipe.h5")
+    path = write_numbers(tmp_path / "own.weights.h5")
+    with h5py.File(path, "r+") as file:
+        if kind == "link":
+            file["layers/other"] = h5py.ExternalLink(pipe, "it")
+        elif kind == "raw":
+            file.create_dataset("layers/other", (4,), np.float32, external=[(pipe, 0, 16)])
+        else:
+            layout = h5py.VirtualLayout((4,), np.float32)
+            layout[:] = h5py.VirtualSource(pipe, "it", (4,))
+            file.create_virtual_dataset("layers/other", layout)
+    with pytest.raises(BackboneError, match=r"/layers/other (is a link to|lies in) another file"):
+        inspect_weights_file(path, SMALL)
+
+
+def test_a_pipe_is_no_file_of_weights_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.h5")
+    with pytest.raises(BackboneError, match=r"no regular file\."):
+        BackboneSpec("VGG16", weights=str(tmp_path / "pipe.h5"))
+    os.mkfifo(tmp_path / "pipe.keras")
+    with pytest.raises(BackboneError, match="no regular file"):
+        BackboneSpec(str(tmp_path / "pipe.keras"))
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [(b"weights", "cannot be read as an HDF5"), (b"", "cannot be read as an HDF5")],
@@ -275,7 +330,7 @@ def send(request: Handler, content: bytes, length: int | None = None, status: in
 def visible(row: Application) -> set[str]:
     """Return the names in Keras's cache, without the lock, which is never removed."""
     folder = imagenet_path(row).parent
-    return {path.name for path in folder.iterdir() if not path.name.endswith(".lock")}
+    return {path.name for path in folder.iterdir() if path.suffix not in (".lock", ".owner")}
 
 
 def test_a_download_has_its_name_only_when_it_is_whole(publisher: Publisher) -> None:
@@ -453,7 +508,7 @@ def test_a_proxy_that_refuses_is_named(
 def test_a_file_in_the_folders_place_is_said(publisher: Publisher, tmp_path: Path) -> None:
     (tmp_path / "keras").mkdir()
     (tmp_path / "keras" / "models").write_text("not a folder")
-    assert refused() == "File exists"
+    assert refused() == f"{tmp_path / 'keras' / 'models'}: File exists"
     assert (tmp_path / "keras" / "models").read_text() == "not a folder"
     assert publisher.requests == []
 
@@ -480,8 +535,9 @@ def test_a_folder_that_may_not_be_written_is_said(publisher: Publisher, mode: in
         env = {**os.environ, "KERAS_HOME": home}
         words = [sys.executable, "-c", UNWRITABLE, publisher.url]
         said = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
-        assert said.stdout.startswith(f"BackboneError ImageNet weights: cannot be downloaded from "
-                                      f"{SMALL.url} (Permission denied). Put "), said  # fmt: skip
+        start = f"BackboneError ImageNet weights: cannot be downloaded from {SMALL.url} ({models}/"
+        assert said.stdout.startswith(start), said
+        assert ": Permission denied). Put " in said.stdout
         models.chmod(0o755)
         assert list(models.iterdir()) == []
     assert publisher.requests == []

@@ -329,10 +329,11 @@ def test_images_without_any_emotion_folder_are_unlabelled(tmp_path, folder):
 
 
 def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path):
-    save(tmp_path / "elsewhere" / "a.png", PIXELS[0])
+    save(tmp_path / "elsewhere" / "one" / "a.png", PIXELS[0])
+    save(tmp_path / "elsewhere" / "other" / "a.png", PIXELS[0])
     (tmp_path / "faces").mkdir()
-    (tmp_path / "faces" / "happy").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "faces" / "sad").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "faces" / "happy").symlink_to(tmp_path / "elsewhere" / "one")
+    (tmp_path / "faces" / "sad").symlink_to(tmp_path / "elsewhere" / "other")
     assert read_faces(tmp_path / "faces").source.tolist() == ["happy/a.png", "sad/a.png"]
 
 
@@ -407,13 +408,13 @@ def test_each_file_is_read_once_and_a_block_ahead_of_what_is_done(tmp_path, monk
     for i in range(200):
         save(tmp_path / "happy" / f"{i}.png", PIXELS[i % 6])
     read: list[Path] = []
-    plainly = Path.read_bytes
+    plainly = image_module.content
 
-    def noted(path: Path) -> bytes:
+    def noted(path: Path) -> tuple[bytes, OSError | None]:
         read.append(path)
         return plainly(path)
 
-    monkeypatch.setattr(Path, "read_bytes", noted)
+    monkeypatch.setattr(image_module, "content", noted)
     ahead: list[int] = []
     read_faces(tmp_path, limit=40, progress=lambda done, total: ahead.append(len(read) - done))
     assert len(read) == len(set(read)) == 200
