@@ -5,17 +5,20 @@ BIN = $(VENV)/bin
 # The tested versions; `make CONSTRAINTS= ...` takes the newest that pyproject.toml allows.
 CONSTRAINTS ?= constraints.txt
 DEMO ?= demo
+SITE ?= site
 
-.PHONY: help demo test test-slow check format bench clean
+.PHONY: help demo test test-slow test-lowest test-newest check format docs bench clean
 
 help:
 	@echo 'make demo       draw faces, extract, fit, compare; prints where the report is'
 	@echo 'make test       the tests (FER2013_CSV=path adds those on real data)'
-	@echo 'make test-slow  the tests and the long ones'
+	@echo 'make test-slow  the tests and the long ones, and the tests with other dependencies:'
+	@echo 'make test-lowest, make test-newest  the oldest and newest that pyproject.toml allows'
 	@echo 'make check      ruff and mypy'
 	@echo 'make format     let ruff format the code'
+	@echo 'make docs       the documentation as a site, into site/'
 	@echo 'make bench      the benchmarks, into benchmarks/RESULTS.md'
-	@echo 'make clean      remove .venv and what the demo wrote'
+	@echo 'make clean      remove what these made'
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +54,14 @@ test: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(MAKE) test-lowest test-newest
+
+# The oldest versions are for Python 3.11 and 3.12.
+test-lowest:
+	$(MAKE) test VENV=$(VENV)-lowest CONSTRAINTS=constraints-lowest.txt
+
+test-newest:
+	$(MAKE) test VENV=$(VENV)-newest CONSTRAINTS=
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -61,6 +72,10 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --site-dir $(SITE)
+	@echo 'The site: $(SITE)/index.html; with its search: $(BIN)/python -m mkdocs serve'
+
 # FER2013_CSV=path/to/fer2013.csv measures on real faces, else on drawn ones. Takes three quarters
 # of an hour on two cores that do nothing else, a third of it the simulation.
 bench: $(VENV)/.installed
@@ -69,4 +84,4 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/calibration.py
 
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(DEMO) $(SITE)

@@ -1,24 +1,30 @@
-"""The example runs where this package is not: with onnxruntime, NumPy and Pillow alone."""
+"""The examples run, and say what they should; one of them where this package is not installed."""
 
+import base64
+import io
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+import nbclient
+import nbformat
 import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from PIL import Image
 from support import TINY
 
-from fer_features import FaceDataset, LogisticHead, Task, evaluate, extract
+from fer_features import FaceDataset, LogisticHead, Store, Task, evaluate, extract, load_results
 from fer_features.prediction.classifier import Classifier
 from fer_features.prediction.export import export
 from fer_features.sample.faces import draw_faces
 
 ROOT = Path(__file__).parent.parent
-EXAMPLE = ROOT / "examples" / "use_the_export.py"
+EXAMPLES = ROOT / "examples"
+EXAMPLE = EXAMPLES / "use_the_export.py"
 NEEDED = ("onnxruntime", "numpy", "pillow")
 ABSENT = ("fer_features", "tensorflow", "keras", "openvino", "onnx", "pandas", "cv2", "click")
 ORIENTATION, ON_ITS_SIDE = 0x0112, 6
@@ -130,6 +136,77 @@ def test_the_example_says_what_the_classifier_says_without_this_package(
     found = [float(line[2]) for line in lines]
     np.testing.assert_allclose(found, expected["probability"], rtol=0, atol=1e-5)
     assert np.ptp(found) > 0.1  # no classifier that says one thing of everything
+
+
+def run_example(name: str, folder: Path) -> str:
+    """Return what a script prints; all that it writes is below the folder."""
+    said = subprocess.run(
+        [sys.executable, EXAMPLES / name, folder / "output"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert said.returncode == 0, said.stderr
+    assert [path.name for path in folder.iterdir()] == ["output"]
+    return said.stdout
+
+
+def test_a_network_of_ones_own_is_made_and_tells_drawn_expressions_apart(tmp_path: Path) -> None:
+    said = run_example("own_backbone.py", tmp_path)
+    found = re.search(r"validation accuracy (\d\.\d\d), chance 0\.50", said)
+    assert found
+    assert float(found[1]) >= 0.75
+    store = Store(tmp_path / "output" / "gabor.h5")
+    assert store.backbone["backbone"].startswith("sha256:")
+    assert f"{store.dimensions['final']} numbers" in said
+
+
+def test_classifiers_of_ones_own_are_compared_with_a_head(tmp_path: Path) -> None:
+    said = run_example("own_classifier.py", tmp_path)
+    lines = [re.split(r"\s{2,}| seed ", line)[0] for line in said.splitlines()]
+    assert set(lines) == {"logistic", "neighbours", "nearest mean"}
+    results = load_results(tmp_path / "output" / "comparison")
+    tested = [result for result in results if "test" in result.scores]
+    assert len(tested) == len(said.splitlines())
+    assert len(results) == 1 + 2 * 3 + 2 * 3  # what may draw has each setting under two seeds
+    for line, result in zip(said.splitlines(), tested, strict=True):
+        assert line.endswith(f"test accuracy {result.scores['test']['accuracy']:.2f}")
+
+
+def test_the_notebook_runs_from_faces_to_an_export(tmp_path: Path) -> None:
+    notebook = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "it is kept without outputs"
+    where = {"metadata": {"path": str(tmp_path)}}
+    client = nbclient.NotebookClient(notebook, timeout=300, resources=where)
+    client.execute()
+
+    outputs = {cell.source: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
+    shown = [output for each in outputs.values() for output in each]
+    assert not [output for output in shown if output.get("name") == "stderr"], "no warnings"
+    text = "".join(output.get("text", "") for output in shown)
+    assert "420 rows by emotion: anger 59" in text
+    assert "420 rows, 412 distinct images" in text
+    assert (tmp_path / "runs" / "comparison" / "report.html").is_file()
+
+    pictures = [
+        output.data["image/png"] for output in shown if "image/png" in output.get("data", {})
+    ]
+    assert len(pictures) == 2  # the faces, and a figure of the report
+    for picture in pictures:
+        seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))).convert("L"))
+        assert seen.std() > 10  # something is drawn
+
+    said = [output.data["text/plain"] for output in shown if "text/plain" in output.get("data", {})]
+    assert "(420, 576)" in said
+    difference, probabilities = said[-2], said[-1]
+    assert float(difference) < 1e-5
+    rows = np.array(re.findall(r"\[([\d.]+) *, +([\d.]+) *\]", probabilities), float)
+    answers = next(each for each in said if "drawn as" in each)
+    assert rows.shape == (8, 2)
+    for row in rows:
+        assert f"{row.max():.3f}".rstrip("0") in answers  # the file says what the classifier says
 
 
 def test_the_page_on_exports_shows_the_example_as_it_is() -> None:

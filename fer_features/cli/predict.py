@@ -100,7 +100,7 @@ def main(
             "standard output is closed, expected somewhere to write answers to. Open it, or name "
             "a file: > answers.txt."
         )
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     from fer_features.prediction.classifier import Classifier
 

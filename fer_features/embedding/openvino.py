@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import json
 import logging
@@ -172,6 +173,8 @@ def is_converted(spec: BackboneSpec, outputs: Sequence[str], folder: Path) -> bo
     if spec.quantised is not None:
         kept = _kept_quantised(spec, folder)
         return any(facts["sha256"] == spec.quantised for _, facts in kept)
+    if importlib.util.find_spec("openvino") is None:
+        return False  # whose version is part of the file's name
     return bool(_converted(spec, outputs, folder))
 
 

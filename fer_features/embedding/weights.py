@@ -24,6 +24,7 @@ import numpy as np
 
 from fer_features.embedding.applications import Application
 from fer_features.errors import BackboneError
+from fer_features.faces.bad_rows import shown
 from fer_features.faces.packed import opened_member, opened_zip
 from fer_features.locking import locked
 
@@ -117,8 +118,8 @@ def inspect_keras_file(path: Path) -> KerasFile:
     shape, dtype = inputs[0]
     if len(shape) != 4 or shape[3] != 3 or not dtype.startswith("float"):
         raise BackboneError(
-            f"{path}: takes {dtype} {_said(shape)}, expected float (n, height, width, 3): RGB "
-            "images from 0 to 255, channels last. Save such a network."
+            f"{path}: takes {shown(dtype)} {_said(shape)}, expected float (n, height, width, 3): "
+            "RGB images from 0 to 255, channels last. Save such a network."
         )
     if shape[1] != shape[2]:
         raise BackboneError(
@@ -206,8 +207,8 @@ def _refuse_foreign_code(path: Path, model: Any) -> None:
             foreign, registered = True, item.get("config")
         if foreign or name in ("Lambda", "__lambda__", "TFSMLayer"):
             raise BackboneError(
-                f"{path}: needs code that is not in the file ({registered or name}), expected "
-                "layers of Keras alone. Rebuild the network without it."
+                f"{path}: needs code that is not in the file ({shown(str(registered or name))}), "
+                "expected layers of Keras alone. Rebuild the network without it."
             )
 
 
@@ -479,7 +480,9 @@ def inspect_weights_file(path: Path, application: Application) -> None:
         with h5py.File(path, "r") as file:
             for name in weights:
                 if not np.isfinite(file[name][()]).all():
-                    raise BackboneError(f"{path}: /{name} holds numbers that are not finite.")
+                    raise BackboneError(
+                        f"{path}: /{shown(name, 80)} holds numbers that are not finite."
+                    )
     except FileNotFoundError as error:
         raise BackboneError(
             f"{path}: no such file, expected weights that Keras wrote. Check the path."
@@ -544,4 +547,4 @@ def _all_layers(model: Any) -> Iterator[Any]:
 def _short(error: BaseException) -> str:
     """Return an exception's first line, cut to a readable length."""
     said = str(error).strip().strip("\"'")
-    return (said.splitlines() or [type(error).__name__])[0][:120]
+    return shown((said.splitlines() or [type(error).__name__])[0], 120)

@@ -17,7 +17,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from fer_features.errors import OptionError, RunError
 from fer_features.experiment import fitting

@@ -34,7 +34,7 @@ _SUMMARY: Kind = {
     "selected?": [{"fingerprint": "text", "features": "text", "head": "text", "params": {}}],
     "failed?": [
         {
-            "folder": "text",
+            "folder": "a path",
             "network": "text",
             "fingerprint": "text",
             "features": "text",
@@ -45,7 +45,7 @@ _SUMMARY: Kind = {
             "reason": "text",
         }
     ],
-    "fits": [{"folder": "text"}],
+    "fits": [{"folder": "a path"}],
 }
 """What is read of ``results.json``, and of which kind it is."""
 

@@ -26,6 +26,7 @@ from fer_features.errors import OptionError, RunError
 from fer_features.experiment.heads import Head, LogisticHead, is_whole, load_head
 from fer_features.experiment.run_document import KERAS_FILE, SKOPS_FILE
 from fer_features.experiment.task import Data
+from fer_features.faces.bad_rows import shown
 from fer_features.faces.packed import opened_zip
 
 SEEDS = ("random_state", "seed")
@@ -365,7 +366,7 @@ def _read_skops(path: Path) -> Any:
         strange = get_untrusted_types(file=path)
         head = None if strange else load(path, trusted=[])
     except Exception as error:  # skops raises many kinds on a damaged archive.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = shown((str(error).splitlines() or [type(error).__name__])[0], 120)
         raise RunError(f"{path}: damaged or no classifier ({reason}). Fit it again.") from None
     if strange:
         raise RunError(

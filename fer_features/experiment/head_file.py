@@ -94,7 +94,8 @@ def read_head_file(path: Path) -> tuple[list[Layer], Mapping[str, Any]]:
                 )
     except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
         # The last two are words for a password and for another compression.
-        raise RunError(f"{path}: damaged or no Keras archive ({error}). Fit it again.") from None
+        reason = shown(str(error), 120)
+        raise RunError(f"{path}: damaged or no Keras archive ({reason}). Fit it again.") from None
     except OSError as error:
         raise RunError(
             f"{path}: cannot be read ({error.strerror or error}), expected a head."

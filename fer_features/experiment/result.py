@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from fer_features.errors import FerFeaturesError, OptionError, RunError, TaskError
 from fer_features.experiment.fitting import (

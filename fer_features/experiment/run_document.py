@@ -48,6 +48,7 @@ or an object, of which a name with ``?`` may be missing and ``*`` is any; others
 
 KINDS: dict[str, Callable[[Any], bool]] = {
     "text": lambda v: isinstance(v, str),
+    "a path": lambda v: isinstance(v, str) and v.isprintable(),
     "true or false": lambda v: isinstance(v, bool),
     "a number": lambda v: isinstance(v, int | float) and not isinstance(v, bool),
     "a whole number": lambda v: isinstance(v, int) and not isinstance(v, bool),

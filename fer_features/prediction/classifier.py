@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from fer_features.embedding.backbone import BackboneSpec
 from fer_features.embedding.engines import Engine, choose_engine, embed, load_engine

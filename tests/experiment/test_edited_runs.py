@@ -1,14 +1,20 @@
 """Runs and comparisons whose JSON was edited by hand: read, or refused in one line."""
 
+import io
 import json
+import os
 import shutil
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import h5py
+import mutations
 import pytest
+from sklearn.naive_bayes import GaussianNB
 from support import TINY, noise_faces
 
 from fer_features import (
@@ -23,8 +29,10 @@ from fer_features import (
     write_report,
 )
 from fer_features.errors import OptionError, RunError
+from fer_features.experiment import run_document
 from fer_features.experiment.comparison_folder import Results
 from fer_features.experiment.result import fit_and_evaluate, score_test
+from fer_features.experiment.run_head import load_run_head
 from fer_features.experiment.task import Data
 from fer_features.report.sections import sections
 
@@ -229,6 +237,104 @@ def test_what_no_seed_changes_is_one_fit_under_any_seed_and_else_each_is_one(dat
     assert len(section.groups[0].results) == 1
     heads = [DenseHead((4,), epochs=2, random_state=seed) for seed in (0, 1)]
     assert len(Results([fit_and_evaluate(head, data) for head in heads])) == 2
+
+
+def repacked(path: Path, change: Callable[[bytes], bytes], packing: int = 0) -> None:
+    """Write a head's archive again, with its weights changed."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["model.weights.h5"] = change(members["model.weights.h5"])
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def with_numbers(weights: bytes, shape: tuple[int, ...], **how: Any) -> bytes:
+    """Return weights of which the first state another shape."""
+    held = io.BytesIO(weights)
+    with h5py.File(held, "r+") as file:
+        del file["layers/dense/vars/0"]
+        file.create_dataset("layers/dense/vars/0", shape, "<f8", **how)
+    return held.getvalue()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda weights: with_numbers(weights, (2**30, 2), chunks=(2**16, 2)),
+        lambda weights: with_numbers(weights, (2**30, 2)),
+        lambda weights: with_numbers(weights, (48, 2), external=[("/dev/zero", 0, 768)]),
+    ],
+    ids=["in chunks", "of nothing", "elsewhere"],
+)
+def test_a_head_that_states_numbers_it_has_not_is_refused_unread(run: Path, change: Any) -> None:
+    repacked(run / "head.keras", change)
+    before = mutations.peak()
+    with pytest.raises(
+        RunError, match=r"head\.keras: damaged or no head \(weights that do not lie"
+    ):
+        load_run_head(run)
+    assert mutations.peak() - before < 100 * 1024
+
+
+def test_a_head_packed_once_more_is_refused_unpacked(run: Path) -> None:
+    repacked(run / "head.keras", lambda held: held + bytes(10**8), zipfile.ZIP_DEFLATED)
+    assert (run / "head.keras").stat().st_size < 10**6
+    before = mutations.peak()
+    with pytest.raises(RunError, match=r"head\.keras: damaged .* is compressed\)"):
+        load_run_head(run)
+    assert mutations.peak() - before < 50 * 1024
+
+
+def test_a_classifier_packed_once_more_is_refused_unpacked(data: Data, tmp_path: Path) -> None:
+    run = fit_and_evaluate(GaussianNB(), data).save(tmp_path / "run")
+    Result.load(run).head()
+    path = run / "head.skops"
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content + b" " * 10**6)
+    with pytest.raises(RunError, match=r"head\.skops: damaged or no classifier \(.* is compressed"):
+        Result.load(run).head()
+
+
+@pytest.mark.parametrize("kind", ["of classes", "of texts"])
+def test_a_head_whose_words_are_no_words_is_refused(run: Path, kind: str) -> None:
+    path = run / "head.keras"
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    about = json.loads(members["head.json"])
+    about |= {"classes": [["a"], {}]} if kind == "of classes" else {"features": ["final"]}
+    members["head.json"] = json.dumps(about).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(RunError, match=r"head\.json does not fit the weights"):
+        Result.load(run).head()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes a pipe with a name")
+def test_a_pipe_in_place_of_the_predictions_is_not_waited_for(run: Path) -> None:
+    (run / "predictions.csv").unlink()
+    os.mkfifo(run / "predictions.csv")
+    with pytest.raises(RunError, match=r"predictions\.csv: not readable \(no regular file\)"):
+        Result.load(run)
+
+
+def test_a_document_without_end_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_document, "MOST_BYTES", 1000)
+    with pytest.raises(RunError, match=r"metrics\.json: not JSON \(more than 1,000 bytes\)"):
+        Result.load(run)
+
+
+def test_words_of_a_file_are_told_on_one_line(run: Path) -> None:
+    path = run / "predictions.csv"
+    path.write_bytes(path.read_bytes().replace(b"source", b"so\x1b[2J" + b"x" * 3000, 1))
+    with pytest.raises(RunError, match=r"columns so\\x1b\[2Jxxx") as caught:
+        Result.load(run)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize("folder", [5, None, "", b"run", ["run"]])

@@ -1,6 +1,7 @@
 """A run made whole: it says of images what the run said of its store."""
 
 import copy
+import importlib.util
 import io
 import json
 import multiprocessing
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,27 @@ def test_the_engines_agree(engine: str, home: Path, faces: FaceDataset) -> None:
     auto = Classifier.load(home / "runs/joined").predict_pixels(faces.pixels[:5])
     said = Classifier.load(home / "runs/joined", engine=engine).predict_pixels(faces.pixels[:5])
     np.testing.assert_allclose(probabilities(said), probabilities(auto), atol=1e-5)
+
+
+def test_where_openvino_is_not_installed_tensorflow_answers(
+    home: Path, faces: FaceDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Classifier.load(home / "runs/joined").predict_pixels(faces.pixels[:5])
+    find, version = importlib.util.find_spec, metadata.version
+
+    def absent(name: str) -> str:
+        if name == "openvino":
+            raise metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "openvino" else find(name)
+    )
+    monkeypatch.setattr(metadata, "version", absent)
+    found = Classifier.load(home / "runs/joined")
+    assert found.engine == "tensorflow"
+    said = found.predict_pixels(faces.pixels[:5])
+    np.testing.assert_allclose(probabilities(said), probabilities(expected), atol=1e-5)
 
 
 def test_every_kind_of_input_is_read_alike(
