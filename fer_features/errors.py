@@ -5,7 +5,17 @@ Every message is one line: the place, what was found, what was expected, what to
 
 
 class FerFeaturesError(Exception):
-    """Base of all errors that a user can mend. The commands print it and exit with status 2."""
+    """Base of all errors that a user can mend. The commands print it and exit with status 2.
+
+    Examples
+    --------
+    >>> from fer_features import FerFeaturesError, read_faces
+    >>> try:
+    ...     read_faces("fer2013.csv")
+    ... except FerFeaturesError as error:
+    ...     print(error)
+    fer2013.csv: no such file or folder, expected ... Check the path.
+    """
 
 
 class SourceError(FerFeaturesError):

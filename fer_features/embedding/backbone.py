@@ -88,6 +88,17 @@ class BackboneSpec:
     ------
     BackboneError
         When a value is not one of those above, or a file is missing or cannot serve.
+
+    Examples
+    --------
+    >>> from fer_features import BackboneSpec
+    >>> spec = BackboneSpec("efficientnetv2b0", layers=["top_activation"])
+    >>> spec.backbone, spec.weights, spec.input_size
+    ('EfficientNetV2B0', 'imagenet', 224)
+    >>> spec.outputs
+    ('final', 'top_activation')
+    >>> spec.fingerprint == BackboneSpec("EfficientNetV2B0").fingerprint  # layers are not in it
+    True
     """
 
     backbone: str = DEFAULT

@@ -129,6 +129,17 @@ def extract(
         Before the network starts, when an input or the output cannot be used.
     OptionError
         When an option has a bad value.
+
+    Examples
+    --------
+    A network of three convolutions with random numbers, as the tests have it:
+
+    >>> from fer_features import BackboneSpec, extract
+    >>> from fer_features.sample.faces import draw_faces
+    >>> tiny = BackboneSpec("tiny", weights="random:0")
+    >>> store = extract(draw_faces(70), "faces.h5", backbone=tiny)
+    >>> store.embeddings().shape, store.embeddings().dtype
+    ((70, 16), dtype('float32'))
     """
     spec = backbone or BackboneSpec()
     for name, value in (("batch_size", batch_size), ("workers", workers)):

@@ -79,6 +79,20 @@ class Store:
     StoreError
         When the file is missing, no store, of a newer format, in use, or damaged in its
         structure.
+
+    Examples
+    --------
+    >>> from fer_features import BackboneSpec, Store, extract
+    >>> from fer_features.sample.faces import draw_faces
+    >>> tiny = BackboneSpec("tiny", weights="random:0")
+    >>> path = extract(draw_faces(70), "faces.h5", backbone=tiny).path
+    >>> store = Store(path)
+    >>> store.outputs, store.dimensions
+    (('final',), {'final': 16})
+    >>> store.embeddings(store.emotion == 3).shape  # the happy ones
+    (20, 16)
+    >>> list(store.to_frame().columns)
+    ['source', 'image', 'emotion', 'usage', 'group']
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -159,6 +159,23 @@ def compare(
         setting failed.
     RunError
         When ``out`` holds another comparison, is in use, or cannot be written; or a worker died.
+
+    Examples
+    --------
+    >>> from fer_features import BackboneSpec, LogisticHead, Task, compare, extract
+    >>> from fer_features.sample.faces import draw_faces
+    >>> from sklearn.neighbors import KNeighborsClassifier
+    >>> tiny = BackboneSpec("tiny", weights="random:0")
+    >>> data = Task(per_class="min").select(extract(draw_faces(140), "faces.h5", backbone=tiny))
+    >>> results = compare(
+    ...     data,
+    ...     {"logistic": LogisticHead(), "neighbours": KNeighborsClassifier()},
+    ...     grid={"neighbours": {"n_neighbors": [5, 15]}},
+    ... )
+    >>> [result.label for result in results]  # neither draws anything: one seed each
+    ['logistic', 'neighbours', 'neighbours']
+    >>> sum("test" in result.scores for result in results)  # of each head what validation chose
+    2
     """
     embeddings = _checked_embeddings(data)
     folder = None if out is None else as_path(out)

@@ -308,6 +308,16 @@ def load_results(folder: str | Path) -> Results:
     ------
     RunError
         When it is neither, or damaged, or unfinished.
+
+    Examples
+    --------
+    >>> from fer_features import BackboneSpec, LogisticHead, Task, compare, extract, load_results
+    >>> from fer_features.sample.faces import draw_faces
+    >>> tiny = BackboneSpec("tiny", weights="random:0")
+    >>> data = Task(per_class="min").select(extract(draw_faces(140), "faces.h5", backbone=tiny))
+    >>> results = compare(data, {"logistic": LogisticHead()}, out="runs/c")
+    >>> [result.label for result in load_results("runs/c")]
+    ['logistic']
     """
     folder = as_path(folder)
     if not is_comparison(folder):

@@ -237,6 +237,19 @@ class DenseHead(Head):
         Epochs run, and the one whose weights were kept, from 1.
     fit_seconds_ : float
         Wall time of ``fit``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fer_features import DenseHead
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.repeat(["positive", "negative"], 60)
+    >>> X = rng.normal(size=(120, 8)) + 3 * (y == "positive")[:, np.newaxis]
+    >>> head = DenseHead(hidden=(16,), epochs=30, learning_rate=0.01).fit(X, y)
+    >>> head.predict(X[[0, -1]])
+    array(['positive', 'negative'], dtype='<U8')
+    >>> head.predict_proba(X).shape  # columns as head.classes_
+    (120, 2)
     """
 
     name = "dense"
@@ -395,6 +408,19 @@ class LogisticHead(Head):
         For each C tried ``C`` and ``val_log_loss`` (None without a validation set).
     fit_seconds_ : float
         Wall time of ``fit``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fer_features import LogisticHead
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.repeat(["positive", "negative"], 60)
+    >>> X = rng.normal(size=(120, 8)) + 3 * (y == "positive")[:, np.newaxis]
+    >>> head = LogisticHead(C=0.1).fit(X, y)
+    >>> head.classes_
+    array(['negative', 'positive'], dtype='<U8')
+    >>> head.score(X, y)
+    1.0
     """
 
     name = "logistic"
@@ -507,6 +533,16 @@ def load_head(path: str | Path) -> Head:
     ------
     RunError
         If there is no such file, or it is no head, a damaged one or one of a later version.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fer_features import LogisticHead, load_head
+    >>> X, y = np.eye(4), np.array(["a", "a", "b", "b"])
+    >>> head = LogisticHead(C=1.0).fit(X, y)
+    >>> head.save("head.keras")
+    >>> bool((load_head("head.keras").predict(X) == head.predict(X)).all())
+    True
     """
     layers, about = read_head_file(Path(path))
     head = Head()

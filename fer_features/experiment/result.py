@@ -130,6 +130,19 @@ def evaluate(head: Any, data: Data, *, test: bool = False) -> "Result":
         to embeddings of another network or other features.
     OptionError
         It has no ``predict_proba``, or what it says are no probabilities.
+
+    Examples
+    --------
+    >>> from fer_features import BackboneSpec, LogisticHead, Task, evaluate, extract
+    >>> from fer_features.sample.faces import draw_faces
+    >>> tiny = BackboneSpec("tiny", weights="random:0")
+    >>> data = Task(per_class="min").select(extract(draw_faces(140), "faces.h5", backbone=tiny))
+    >>> head = LogisticHead(C=1.0).fit(data.train.X, data.train.y)
+    >>> result = evaluate(head, data)
+    >>> list(result.scores)  # test only with test=True
+    ['validation']
+    >>> 0 <= result.scores["validation"]["accuracy"] <= 1
+    True
     """
     check_data(data)
     classes = tuple(data.classes)
@@ -232,6 +245,20 @@ class Result:
         The run's folder, of a result that was read or kept by a comparison.
     fitted : classifier, optional
         The head itself, in the process that fitted it; :meth:`head` finds it.
+
+    Examples
+    --------
+    >>> from fer_features import BackboneSpec, LogisticHead, Result, Task, evaluate, extract
+    >>> from fer_features.sample.faces import draw_faces
+    >>> tiny = BackboneSpec("tiny", weights="random:0")
+    >>> data = Task(per_class="min").select(extract(draw_faces(140), "faces.h5", backbone=tiny))
+    >>> head = LogisticHead(C=1.0).fit(data.train.X, data.train.y)
+    >>> folder = evaluate(head, data).save("runs/mine")
+    >>> result = Result.load(folder)
+    >>> result.label, result.classes
+    ('logistic', ('positive', 'negative'))
+    >>> result.head().features_
+    'final'
     """
 
     label: str

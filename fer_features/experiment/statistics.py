@@ -133,6 +133,19 @@ def estimate(
     OptionError, ValueError
         When the score is unknown; when shapes do not fit, there are no images or no fits, a class
         is outside 0 to k - 1, or a probability is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fer_features.experiment.statistics import estimate
+    >>> target = np.repeat([0, 1], 50)
+    >>> p = np.full((1, 100, 2), 0.5)  # one fit, 100 images, two classes
+    >>> p[0, :, 0] += np.where(target == 0, 0.2, -0.2)
+    >>> p[0, :10] = [0.4, 0.6]  # ten mistakes
+    >>> p[0, 10:, 1] = 1 - p[0, 10:, 0]
+    >>> found = estimate(target, p, "accuracy", random=False)
+    >>> round(found.value, 2), found.low < 0.9 < found.high, found.covers_seeds
+    (0.9, True, True)
     """
     known = _measured(target, p, score, groups, predicted)
     fits, n = len(known.values), len(known.target)
@@ -170,6 +183,18 @@ def difference(
     random, predicted : pair
         As for :func:`estimate`, of `a` and of `b`. All else, and the errors, are as there; of
         ``log_loss``, ``brier`` and ``ece`` less is better.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fer_features.experiment.statistics import difference
+    >>> rng = np.random.default_rng(0)
+    >>> target = rng.integers(0, 2, 200)
+    >>> good, bad = np.clip(target + rng.normal(0, 0.5, (2, 3, 200)) * [[[0.6]], [[1.5]]], 0, 1)
+    >>> a, b = (np.stack([1 - p, p], axis=2) for p in (good, bad))  # three fits each
+    >>> found = difference(target, a, b, "accuracy")
+    >>> found.value > 0, found.p < 0.05
+    (True, True)
     """
     sides = [
         _measured(target, each, score, groups, said)
@@ -195,6 +220,12 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Return p values after Holm's step-down correction (1979), in the order given.
 
     None, no verdict, stays None and is not counted among the tests.
+
+    Examples
+    --------
+    >>> from fer_features.experiment.statistics import holm
+    >>> holm([0.01, None, 0.04, 0.03])
+    [0.03, None, 0.06, 0.06]
     """
     known = [i for i, p in enumerate(p_values) if p is not None]
     p = np.array([p_values[i] for i in known], dtype=np.float64)

@@ -395,6 +395,19 @@ class Task:
     ------
     TaskError
         If a field has a bad value.
+
+    Examples
+    --------
+    >>> from fer_features import BackboneSpec, Task, extract
+    >>> from fer_features.sample.faces import draw_faces
+    >>> tiny = BackboneSpec("tiny", weights="random:0")
+    >>> store = extract(draw_faces(140), "faces.h5", backbone=tiny)
+    >>> task = Task({"smile": "happiness", "rest": ["sadness", "neutral"]}, per_class="min")
+    >>> data = task.select(store)
+    >>> data.classes, data.train.X.shape, data.train.X.dtype
+    (('smile', 'rest'), (40, 16), dtype('float32'))
+    >>> {name: len(part) for name, part in data.parts().items()}
+    {'train': 40, 'validation': 14, 'test': 14}
     """
 
     classes: Mapping[str, str | Sequence[str]] | Classes | str = DEFAULT_CLASSES

@@ -92,6 +92,23 @@ class FaceDataset:
     ValueError
         An array of another type or length, an id out of range, or a source or group that holds a
         NUL character or is not encodable as UTF-8, which a store cannot keep.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fer_features import FaceDataset
+    >>> faces = FaceDataset(
+    ...     name="two",
+    ...     kind="arrays",
+    ...     pixels=np.zeros((2, 48, 48), np.uint8),
+    ...     emotion=np.array([3, -1], np.int8),
+    ...     usage=np.array([-1, -1], np.int8),
+    ...     source=np.array(["a.png", "b.png"]),
+    ... )
+    >>> faces.image
+    (48, 48, 1)
+    >>> len(set(map(bytes, faces.digest)))  # two rows, one image
+    1
     """
 
     name: str

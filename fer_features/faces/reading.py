@@ -101,6 +101,17 @@ def read_faces(
         before any image is read.
     OptionError
         ``map``, ``labels_as`` or ``group_by`` has a bad value.
+
+    Examples
+    --------
+    >>> from fer_features import read_faces
+    >>> from fer_features.sample.faces import draw_faces, write_csv
+    >>> write_csv(draw_faces(70), "faces.csv")  # in place of fer2013.csv
+    >>> faces = read_faces("faces.csv")
+    >>> faces.pixels.shape, faces.pixels.dtype
+    ((70, 48, 48), dtype('uint8'))
+    >>> read_faces("faces.csv", limit=10).emotion.shape
+    (10,)
     """
     if limit is not None and limit < 1:
         raise SourceError(f"limit {limit}: expected at least 1 row. Leave it out to take all.")

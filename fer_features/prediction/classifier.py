@@ -83,6 +83,20 @@ class Classifier:
         Which of its outputs the head is given.
     temperature : float
         By which the logarithms of the head's probabilities are divided; 1 changes nothing.
+
+    Examples
+    --------
+    >>> from fer_features import BackboneSpec, Classifier, LogisticHead, Task, evaluate, extract
+    >>> from fer_features.sample.faces import draw_faces
+    >>> tiny = BackboneSpec("tiny", weights="random:0")
+    >>> data = Task(per_class="min").select(extract(draw_faces(140), "faces.h5", backbone=tiny))
+    >>> head = LogisticHead(C=1.0).fit(data.train.X, data.train.y)
+    >>> classifier = Classifier.load(evaluate(head, data).save("runs/mine"))
+    >>> classifier.classes, classifier.image
+    (('positive', 'negative'), (48, 48, 1))
+    >>> answers = classifier.predict_pixels(draw_faces(8, seed=1).pixels)
+    >>> list(answers.columns)
+    ['predicted', 'probability', 'p_positive', 'p_negative']
     """
 
     def __init__(

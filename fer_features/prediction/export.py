@@ -100,6 +100,17 @@ def export(
         The run's head is another scikit-learn classifier, or the file cannot be written.
     BackboneError
         The network's files are missing, or the converter cannot write this network.
+
+    Examples
+    --------
+    >>> from fer_features import BackboneSpec, Classifier, LogisticHead, Task, evaluate, extract
+    >>> from fer_features.sample.faces import draw_faces
+    >>> tiny = BackboneSpec("tiny", weights="random:0")
+    >>> data = Task(per_class="min").select(extract(draw_faces(140), "faces.h5", backbone=tiny))
+    >>> head = LogisticHead(C=1.0).fit(data.train.X, data.train.y)
+    >>> classifier = Classifier.load(evaluate(head, data).save("runs/mine"))
+    >>> classifier.export("smile.keras") < 1e-5  # from the classifier's own
+    True
     """
     target = Path(path)
     kind = _KINDS.get(target.suffix.lower())

@@ -76,6 +76,16 @@ def write_report(
     RunError
         There is no result, none of the faces is among those that are judged by, or the folder
         cannot be written.
+
+    Examples
+    --------
+    >>> from fer_features import BackboneSpec, LogisticHead, Task, evaluate, extract, write_report
+    >>> from fer_features.sample.faces import draw_faces
+    >>> tiny = BackboneSpec("tiny", weights="random:0")
+    >>> data = Task(per_class="min").select(extract(draw_faces(140), "faces.h5", backbone=tiny))
+    >>> head = LogisticHead(C=1.0).fit(data.train.X, data.train.y)
+    >>> write_report(evaluate(head, data), "report").name
+    'report.html'
     """
     given = list(Results([results] if isinstance(results, Result) else results))
     if not given:
