@@ -365,6 +365,8 @@ def _read_skops(path: Path) -> Any:
         _refuse_packed(path)
         strange = get_untrusted_types(file=path)
         head = None if strange else load(path, trusted=[])
+        for name in getattr(head, "classes_", ()):
+            str(name)  # of text that is no Unicode, NumPy's ends in a SystemError
     except Exception as error:  # skops raises many kinds on a damaged archive.
         reason = shown((str(error).splitlines() or [type(error).__name__])[0], 120)
         raise RunError(f"{path}: damaged or no classifier ({reason}). Fit it again.") from None

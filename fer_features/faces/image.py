@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from fer_features.faces.bad_rows import RowError, in_words, shown
 from fer_features.faces.dataset import SIDE
+from fer_features.runtimes import watched_processes
 
 SUFFIXES = {
     ".avif": "AVIF", ".bmp": "BMP", ".dib": "DIB", ".gif": "GIF", ".j2k": "JPEG2000",
@@ -305,7 +306,8 @@ def read_images(
             break
     calls = (delayed(_read_block)(folder, block, size, color, first_frame) for block in blocks)
     if done < len(paths):
-        parallel = Parallel(n_jobs=cpu_count(), return_as="generator", pre_dispatch="2*n_jobs")
+        with watched_processes():
+            parallel = Parallel(n_jobs=cpu_count(), return_as="generator", pre_dispatch="2*n_jobs")
         for files in parallel(calls):
             yield from files
 
