@@ -1,9 +1,14 @@
 """Fixtures of all rooms."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+# As fer_features.runtimes has it, before any test imports OpenVINO by itself: each conversion would
+# else fork this large process to report itself to a server.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")
