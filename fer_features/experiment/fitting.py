@@ -26,6 +26,7 @@ from fer_features.errors import OptionError, RunError
 from fer_features.experiment.heads import Head, LogisticHead, is_whole, load_head
 from fer_features.experiment.run_document import KERAS_FILE, SKOPS_FILE
 from fer_features.experiment.task import Data
+from fer_features.faces.array_file import readable
 from fer_features.faces.bad_rows import shown
 from fer_features.faces.packed import opened_zip
 
@@ -351,9 +352,9 @@ def kept(folder: Path, classes: Sequence[str]) -> Any:
     found = [str(name) for name in head.classes_]
     if found != list(classes):
         raise RunError(
-            f"{path}: a head of the classes {', '.join(found)}, expected {', '.join(classes)} as "
-            f"{folder}/metrics.json says: the two are not of one fit. Put back the file that "
-            "belongs there, or fit again."
+            f"{path}: a head of the classes {shown(', '.join(found), 200)}, expected "
+            f"{', '.join(classes)} as {folder}/metrics.json says: the two are not of one fit. "
+            "Put back the file that belongs there, or fit again."
         )
     return head
 
@@ -365,8 +366,7 @@ def _read_skops(path: Path) -> Any:
         _refuse_packed(path)
         strange = get_untrusted_types(file=path)
         head = None if strange else load(path, trusted=[])
-        for name in getattr(head, "classes_", ()):
-            str(name)  # of text that is no Unicode, NumPy's ends in a SystemError
+        readable(np.asarray(getattr(head, "classes_", ())))
     except Exception as error:  # skops raises many kinds on a damaged archive.
         reason = shown((str(error).splitlines() or [type(error).__name__])[0], 120)
         raise RunError(f"{path}: damaged or no classifier ({reason}). Fit it again.") from None

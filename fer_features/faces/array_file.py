@@ -106,12 +106,27 @@ def blocks(array: StoredArray, shown_path: str) -> Iterator[npt.NDArray[Any]]:
         _read_header(file)
         if array.fortran and n and rest:
             whole = _mapped(file, array)
-            yield from (_readable(whole[start : start + rows]) for start in range(0, n, rows))
+            yield from (readable(whole[start : start + rows]) for start in range(0, n, rows))
             return
         for start in range(0, n, rows):
             count = min(rows, n - start)
             values = np.frombuffer(file.read(count * each), array.dtype)
-            yield _readable(values).reshape(count, *rest)
+            yield readable(values).reshape(count, *rest)
+
+
+def readable(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return values as they are.
+
+    Raises
+    ------
+    ValueError
+        They are texts of numbers that no letter has: NumPy takes them, Python fails over them.
+    """
+    if values.dtype.kind == "U" and values.size:
+        letters = np.ascontiguousarray(values).view(f"{values.dtype.byteorder}u4")
+        if letters.max() > sys.maxunicode:
+            raise ValueError("texts that are no Unicode")
+    return values
 
 
 @contextmanager
@@ -127,15 +142,6 @@ def _opened(array: StoredArray, shown_path: str) -> Iterator[IO[bytes]]:
                 opened_member(archive, array.member) as file,
             ):
                 yield file
-
-
-def _readable(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return values; ValueError where they are texts of numbers that no letter has."""
-    if values.dtype.kind == "U" and values.size:
-        letters = np.ascontiguousarray(values).view(f"{values.dtype.byteorder}u4")
-        if letters.max() > sys.maxunicode:  # NumPy takes them, and Python ends in a SystemError
-            raise ValueError("texts that are no Unicode")
-    return values
 
 
 def _mapped(file: IO[bytes], array: StoredArray) -> npt.NDArray[Any]:

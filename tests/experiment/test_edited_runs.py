@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -297,6 +298,25 @@ def test_a_classifier_packed_once_more_is_refused_unpacked(data: Data, tmp_path:
             archive.writestr(name, content + b" " * 10**6)
     with pytest.raises(RunError, match=r"head\.skops: damaged or no classifier \(.* is compressed"):
         Result.load(run).head()
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(27, r"the classes down, \\x1bp,"), (2**31, "damaged or no classifier")]
+)
+def test_class_names_that_are_no_text_are_told_on_one_line(
+    data: Data, tmp_path: Path, number: int, said: str
+) -> None:
+    path = fit_and_evaluate(GaussianNB(), data).save(tmp_path / "run") / "head.skops"
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    letter, none = "u".encode("utf-32-le"), struct.pack("<I", number)
+    assert any(letter in content for content in members.values())
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content.replace(letter, none))
+    with pytest.raises(RunError, match=rf"head\.skops: .*{said}") as caught:
+        Result.load(path.parent).head()
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("kind", ["of classes", "of texts"])

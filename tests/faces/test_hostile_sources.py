@@ -96,7 +96,7 @@ def test_many_blank_lines_at_the_end_are_no_rows(tmp_path):
 
 def test_quotes_that_nothing_closes_are_not_joined_without_end(tmp_path):
     line = b'3,"' + b"7 " * 100_000 + b"\n"
-    path = packed(tmp_path / "a.csv.gz", (GOOD, 1), (line, 101))
+    path = packed(tmp_path / "a.csv.gz", (GOOD, 1), (line, 41))
     assert "not CSV (field larger than field limit" in refused(path, 80)
 
 
@@ -106,8 +106,8 @@ def test_quotes_that_nothing_closes_are_not_joined_without_end(tmp_path):
     ids=["values", "columns", "NULs"],
 )
 def test_rows_as_long_as_they_may_be_take_little_memory(tmp_path, row):
-    path = packed(tmp_path / "a.csv.gz", (GOOD, 1), (row, 63))
-    assert "63 bad rows: row 2" in refused(path, 100)
+    path = packed(tmp_path / "a.csv.gz", (GOOD, 1), (row, 20))
+    assert "20 bad rows: row 2" in refused(path, 60)
 
 
 def test_a_source_of_nothing_but_bad_rows_is_given_up(tmp_path, monkeypatch):
@@ -243,6 +243,16 @@ def test_a_header_as_long_as_the_file_is_refused_unread(tmp_path):
     start = b"\x93NUMPY\2\0" + struct.pack("<I", 100_000_000)
     path = deflated(tmp_path / "a.npz", images=(start, 100_000_000))
     assert "cannot be read (a header of 100,000,000 bytes)" in refused(path, 20)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_labels_that_are_no_unicode_are_refused(tmp_path, order):
+    labels = np.array(["happy", "sad"], dtype=f"{order}U5")
+    np.savez(tmp_path / "good.npz", images=np.stack([GREY, GREY]), labels=labels)
+    assert read_faces(tmp_path / "good.npz").emotion.tolist() == [3, 4]
+    labels.view(f"{order}u4")[7] = 0x110000
+    np.savez(tmp_path / "a.npz", images=np.stack([GREY, GREY]), labels=labels)
+    assert "a.npz: cannot be read (texts that are no Unicode)" in refused(tmp_path / "a.npz")
 
 
 def test_images_in_fortrans_order_are_read_without_holding_them(tmp_path):
