@@ -5,6 +5,7 @@ below NumPy and SciPy, where a thread more would change the last bits; and jobli
 must not outlive the one that started them.
 """
 
+import gc
 import os
 import sys
 import threading
@@ -29,7 +30,7 @@ def import_tensorflow() -> Any:
         level = os.environ.get(LEVEL, "3")
         quiet = nullcontext() if level == "0" else native_stderr_silenced()
         # TensorFlow imports parts of Keras.
-        with environment(KERAS_BACKEND="tensorflow", **{LEVEL: level}), quiet:
+        with environment(KERAS_BACKEND="tensorflow", **{LEVEL: level}), quiet, collection_paused():
             import tensorflow
 
             tensorflow.config.list_physical_devices()  # says of itself that there is no GPU
@@ -152,6 +153,22 @@ def one_blas_thread() -> Iterator[None]:
                 _blas_limits.pop()
             else:
                 _blas_limits.pop().restore_original_limits()
+
+
+@contextmanager
+def collection_paused() -> Iterator[None]:
+    """Let Python look for no garbage meanwhile.
+
+    Of what an import or a network's graph builds nearly all stays, and looking through it again
+    and again is a fifth of the time. Where several threads ask, it holds until the first is done.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @contextmanager

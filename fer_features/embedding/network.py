@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fer_features.embedding.backbone import FINAL, TINY, BackboneSpec, check_files, unknown_layer
 from fer_features.embedding.weights import draw_weights, load_keras_file, load_weights
 from fer_features.errors import BackboneError
-from fer_features.runtimes import import_tensorflow, plain_keras
+from fer_features.runtimes import collection_paused, import_tensorflow, plain_keras
 
 Outputs = dict[str, npt.NDArray[np.float32]]
 """Embeddings of a batch by output's name, float32 (k, d) each."""
@@ -94,6 +94,7 @@ _FEW = 10_000
 """Numbers of a weight that is written into the graph itself."""
 
 
+@collection_paused()
 def trace(spec: BackboneSpec, outputs: Sequence[str]) -> Traced:
     """Build a backbone and trace it at once, so that no later global setting changes it.
 

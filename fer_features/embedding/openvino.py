@@ -22,7 +22,7 @@ from fer_features.embedding.backbone import BackboneSpec
 from fer_features.embedding.network import Outputs, trace
 from fer_features.errors import BackboneError, OptionError
 from fer_features.faces.dataset import FaceDataset
-from fer_features.runtimes import import_openvino
+from fer_features.runtimes import collection_paused, import_openvino
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,8 @@ def converted_network(
     traced = trace(spec, outputs)
     log.info("converting the network for OpenVINO")
     try:
-        model = import_openvino().convert_model(traced.graph)
+        with collection_paused():
+            model = import_openvino().convert_model(traced.graph)
     except Exception as error:  # of many kinds, and at length
         said = " ".join(str(error).split())[:120]
         raise BackboneError(
