@@ -104,7 +104,7 @@ def as_flags(text: str, parameters: Sequence[click.Parameter]) -> str:
     return re.sub(rf"(?<![\w./=-])(?P<name>[A-Za-z_]\w*)=(?P<value>{values})", flag, text)
 
 
-class Name(click.ParamType):
+class Name(click.ParamType):  # type: ignore[type-arg]
     """One of a few names; a misspelt one is told the nearest."""
 
     def __init__(self, names: Sequence[str]) -> None:

@@ -44,7 +44,7 @@ Stopped, the same call with the same -o goes on where it stopped.
 log = logging.getLogger("fer_features")
 
 
-class _Sizes(click.ParamType):
+class _Sizes(click.ParamType):  # type: ignore[type-arg]
     name = "N,N"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:

@@ -32,7 +32,7 @@ Stopped at any moment, the same call goes on where it stopped.
 """
 
 
-class _Layers(click.ParamType):
+class _Layers(click.ParamType):  # type: ignore[type-arg]
     name = "NAME,NAME"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:

@@ -110,7 +110,6 @@ def trace(spec: BackboneSpec, outputs: Sequence[str]) -> Traced:
         for variable in model.non_trainable_variables
     ]
 
-    @tf.function(autograph=False)
     def embed(pixels: Any) -> Any:
         values = [tf.constant(each) if isinstance(each, np.ndarray) else each for each in weights]
         said, _ = model.stateless_call([], values, pixels, training=False)
@@ -118,7 +117,9 @@ def trace(spec: BackboneSpec, outputs: Sequence[str]) -> Traced:
 
     with plain_keras():
         shape = (None, *model.input_shape[1:])
-        graph = embed.get_concrete_function(tf.TensorSpec(shape, tf.uint8))
+        graph = tf.function(embed, autograph=False).get_concrete_function(
+            tf.TensorSpec(shape, tf.uint8)
+        )
     said = zip(outputs, graph.structured_outputs, strict=True)
     return Traced(graph, {name: int(tensor.shape[-1]) for name, tensor in said})
 

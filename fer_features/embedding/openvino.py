@@ -443,7 +443,8 @@ def _sample(faces: FaceDataset) -> npt.NDArray[np.uint8]:
     digests = np.ascontiguousarray(faces.digest).view("V32").ravel()
     rows = np.sort(np.unique(digests, return_index=True)[1])
     order = np.random.default_rng(SEED).permutation(rows)
-    return faces.pixels[order[: CALIBRATION_IMAGES + HELD_OUT_IMAGES]]
+    chosen: npt.NDArray[np.uint8] = faces.pixels[order[: CALIBRATION_IMAGES + HELD_OUT_IMAGES]]
+    return chosen
 
 
 def _run(network: Any, outputs: Sequence[str], pixels: npt.NDArray[np.uint8]) -> Outputs:

@@ -107,7 +107,9 @@ class Store:
             self.dimensions = dimensions(file)
             self.image_digest: npt.NDArray[np.uint8] = file["images/digest"][()]
             self._checksum: npt.NDArray[np.uint32] = file["images/checksum"][()]
-            self.rows = {name: file[f"rows/{name}"][()] for name in ROW_FIELDS}
+            self.rows: dict[str, npt.NDArray[Any]] = {
+                name: file[f"rows/{name}"][()] for name in ROW_FIELDS
+            }
             self._row_checksum: npt.NDArray[np.uint32] = file["rows/checksum"][()]
         if fingerprint(self.backbone) != self.fingerprint:
             raise DamagedStoreError(
@@ -367,7 +369,7 @@ class Store:
             )
 
     def _within(self) -> npt.NDArray[np.bool_]:
-        image = self.rows["image"]
+        image = self.image
         return (image >= 0) & (image < len(self.image_digest))
 
 

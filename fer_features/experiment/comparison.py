@@ -30,12 +30,13 @@ from fer_features.experiment.comparison_folder import (
     settled_failures,
     write_summary,
 )
+from fer_features.experiment.drawing import nested_order
 from fer_features.experiment.heads import Head, is_whole
 from fer_features.experiment.result import Result, check_data, evaluate, with_test
 from fer_features.experiment.run_document import plain
 from fer_features.experiment.run_folder import as_path, safe_name
 from fer_features.experiment.scores import SCORES, SMALLER_IS_BETTER
-from fer_features.experiment.task import Data, Task, nested_order, part_of, rows_sha256
+from fer_features.experiment.task import Data, Task, part_of, rows_sha256
 from fer_features.faces.emotions import did_you_mean
 from fer_features.runtimes import watched_processes
 

@@ -484,7 +484,7 @@ def parameter_said(value: Any) -> str:
 def _read_summary(folder: Path) -> dict[str, Any]:
     place = folder / "results.json"
     try:
-        summary = read_json(place)
+        summary: dict[str, Any] = read_json(place)
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{place}: not JSON ({error}). Compare again into a new folder.") from error
     found = summary.get("format") if isinstance(summary, dict) else None

@@ -148,7 +148,8 @@ class Head(ClassifierMixin, BaseEstimator):
         Of equally probable ones it is the first in ``classes_``.
         """
         best = self.predict_log_proba(X).argmax(axis=1)
-        return self.classes_[best]
+        names: npt.NDArray[Any] = self.classes_[best]
+        return names
 
     def save(
         self, path: str | Path, *, fingerprint: str | None = None, features: str | None = None
@@ -625,15 +626,15 @@ def _validation_rows(
 def _checked_weights(head: Head, weight: Any, n: int, name: str) -> Float:
     if weight is None:
         return np.ones(n)
-    weight = check_array(weight, ensure_2d=False, dtype=np.float64, input_name=name)
+    checked: Float = check_array(weight, ensure_2d=False, dtype=np.float64, input_name=name)
     prefix = f"{type(head).__name__}: {name}"
-    if weight.shape != (n,):
-        raise ValueError(f"{prefix} has the shape {weight.shape}, expected ({n},).")
-    if (weight < 0).any():
-        raise ValueError(f"{prefix} holds {weight.min():g}, expected weights of at least 0.")
-    if not weight.any():
+    if checked.shape != (n,):
+        raise ValueError(f"{prefix} has the shape {checked.shape}, expected ({n},).")
+    if (checked < 0).any():
+        raise ValueError(f"{prefix} holds {checked.min():g}, expected weights of at least 0.")
+    if not checked.any():
         raise ValueError(f"{prefix} is zero for every row, expected some weights above 0.")
-    return weight
+    return checked
 
 
 def _held_out(rows: _Rows, fraction: float, random: np.random.RandomState) -> tuple[_Rows, _Rows]:
@@ -660,7 +661,8 @@ def _class_weights(head: Any, rows: _Rows) -> Float:
     if head.class_weight is None:
         return np.ones(k)
     if isinstance(head.class_weight, str):  # balanced
-        return rows.weight.sum() / (k * np.bincount(rows.codes, weights=rows.weight, minlength=k))
+        total = float(rows.weight.sum())
+        return total / (k * np.bincount(rows.codes, weights=rows.weight, minlength=k))
     classes = head.classes_.tolist()
     for name in head.class_weight:
         if name not in classes:

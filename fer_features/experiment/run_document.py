@@ -210,7 +210,8 @@ def read_document(folder: Path) -> dict[str, Any]:
     wrong = misfit(document, FIELDS) or _contradiction(document)
     if wrong:
         raise RunError(f"{place}: {wrong}. Fit the head again.")
-    return document
+    whole: dict[str, Any] = document
+    return whole
 
 
 def misfit(value: Any, kind: Kind, name: str = "") -> str | None:

@@ -26,7 +26,8 @@ def decide(probabilities: npt.NDArray[np.float64], classes: Sequence[str]) -> np
     At a tie the class that comes first in `classes`, the task's order, is taken; with two
     classes that is the positive one at exactly 0.5.
     """
-    return np.asarray(classes)[np.argmax(probabilities, axis=1)]
+    names: npt.NDArray[np.str_] = np.asarray(classes)[np.argmax(probabilities, axis=1)]
+    return names
 
 
 def temperature(

@@ -262,7 +262,8 @@ class _Measured:
     @property
     def mean_influence(self) -> Float:
         """Each image's influence on the mean over the fits, (n,)."""
-        return self.influences.mean(axis=0)
+        mean: Float = self.influences.mean(axis=0)
+        return mean
 
     def by_draw(self, influence: Float) -> Float:
         """Add up what the images of each draw do: (n,) to (draws,)."""

@@ -239,7 +239,8 @@ def _cells(text: str, place: str) -> pd.DataFrame:
         cells = pd.DataFrame([each or [""] for each in parts], dtype="str").fillna("")
     cells.index += 1 + blank
     cells = cells.apply(lambda column: column.str.strip())
-    return cells[(cells != "").any(axis=1)]
+    filled: pd.DataFrame = cells[(cells != "").any(axis=1)]
+    return filled
 
 
 def _published(rows: pd.DataFrame, names: Sequence[str], place: str) -> pd.DataFrame:

@@ -55,7 +55,8 @@ _Y, _X = np.mgrid[:SIDE, :SIDE].astype(np.float32) - (SIDE - 1) / 2
 
 def _length(x: Plane, y: Plane) -> Plane:
     # hypot guards against overflow, which cannot happen here, and takes five times as long.
-    return np.sqrt(x * x + y * y)
+    length: Plane = np.sqrt(x * x + y * y)
+    return length
 
 
 def draw_face(emotion: str, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
@@ -94,7 +95,8 @@ class _Canvas:
         x, y = (self.u - u) / a, (self.v - v) / b
         radius = _length(x, y)
         steepness = _length(x / a, y / b)
-        return radius * (radius - 1) / np.maximum(steepness, 1e-6)
+        distance: Plane = radius * (radius - 1) / np.maximum(steepness, 1e-6)
+        return distance
 
     def stroke(
         self, u: float, v: float, half: float, slope: float, bend: float, thick: float
@@ -113,7 +115,8 @@ class _Canvas:
         grey = self.grey * (1 + rng.uniform(0, 0.8) * slope)
         grey = 0.5 + rng.normal(0, 0.07) + rng.uniform(0.55, 1.1) * (grey - 0.5)
         grey += rng.uniform(0.01, 0.045) * rng.standard_normal(grey.shape, dtype=np.float32)
-        return np.rint(np.clip(grey, 0, 1) * 255).astype(np.uint8)
+        lit: npt.NDArray[np.uint8] = np.rint(np.clip(grey, 0, 1) * 255).astype(np.uint8)
+        return lit
 
 
 def _expression(emotion: str, rng: np.random.Generator) -> Expression:
