@@ -337,6 +337,7 @@ def rate_rows(ways: dict[str, Way], found: Rates, bases: Sequence[str]) -> list[
         (
             way.label,
             f"{statistics.median(found[name]):.1f}",
+            f"{min(found[name]):.1f} to {max(found[name]):.1f}",
             *(f"{ratio(found[name], found[base]):.2f}" for base in bases),
         )
         for name, way in ways.items()
@@ -402,14 +403,17 @@ def main() -> None:
                 [aim.row() for aim in aims(found, took, reading, options.pass_images)],
             ),
             table(
-                (f"way, {INCEPTION.name}, {INCEPTION.input_size} pixels", "images/s",
+                (f"way, {INCEPTION.name}, {INCEPTION.input_size} pixels", "images/s", "rounds",
                  "/ Keras predict", "/ matrix product"),
                 rate_rows(WAYS, found, ("predict", "product")),
             ),
             f"The engine's streams give {ratio(found['openvino'], found['request']):.2f} times the "
             "rate of one synchronous request. Keeping two inner layers costs "
             f"{1 - ratio(found['layers'], found['openvino']):.1%} of the engine's rate.",
-            table(("other networks", "way", "images/s", "/ Keras predict"), other_rows(found)),
+            table(
+                ("other networks", "way", "images/s", "rounds", "/ Keras predict"),
+                other_rows(found),
+            ),
             *([] if NETWORK else ["BACKBONE_KERAS names no network: that of a file is left out."]),
             table(
                 ("the whole command, engine openvino", "measured"),
