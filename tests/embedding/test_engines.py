@@ -82,6 +82,22 @@ def test_a_traced_network_holds_its_weights_and_outlives_its_model(
     assert_agree(dict(zip(spec.outputs, said, strict=True)), expected)
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_pythons_collector_is_as_it_was_after_a_network_is_built(
+    tmp_path: Path, enabled: bool
+) -> None:
+    before = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        load_engine(TINY, TINY.outputs, "openvino", tmp_path)
+        assert gc.isenabled() == enabled
+        with pytest.raises(BackboneError):
+            network.trace(TINY, ("no_such_layer",))
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
 def test_a_converted_network_is_kept_and_starts_without_tensorflow(tmp_path: Path) -> None:
     load_engine(TINY, ("final", "one"), "openvino", tmp_path)
     code = (
