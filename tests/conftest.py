@@ -1,5 +1,6 @@
 """Fixtures of all rooms."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ import pytest
 # As fer_features.runtimes has it, before any test imports OpenVINO by itself: each conversion would
 # else fork this large process to report itself to a server.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+# Among the objects of TensorFlow and a thousand tests Python finds little garbage, and long looks.
+gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(scope="session")
