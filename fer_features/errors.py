@@ -19,7 +19,7 @@ class FerFeaturesError(Exception):
 
 
 class SourceError(FerFeaturesError):
-    """A CSV file or an image folder that cannot be read as faces."""
+    """A file or folder that cannot be read as faces, as labels or as images to classify."""
 
 
 class BackboneError(FerFeaturesError):
@@ -35,7 +35,7 @@ class TaskError(FerFeaturesError):
 
 
 class RunError(FerFeaturesError):
-    """A run or comparison folder that cannot be read or written."""
+    """A run, comparison, head, report or export that cannot be read or written."""
 
 
 class OptionError(FerFeaturesError, ValueError):

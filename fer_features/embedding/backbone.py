@@ -59,26 +59,31 @@ class BackboneSpec:
         ``"EfficientNetV2B0"`` (:data:`~fer_features.embedding.applications.APPLICATIONS`); or the
         path of a ``.keras`` file: float RGB images from 0 to 255 in, a vector or a map out, with
         its own scaling inside. Kept as Keras spells it, or as ``"sha256:HEX"`` of the file.
-        ``"tiny"``, three seeded convolutions, is for tests.
+        ``"tiny"``, three seeded convolutions, is for tests. The default is InceptionResNetV2
+        (Szegedy et al., "Inception-v4, Inception-ResNet and the impact of residual connections on
+        learning", 2017).
     weights : str, optional
-        Of an application: ``"imagenet"`` (the default); ``"random"`` or ``"random:SEED"``; or the
-        path of a file in one of Keras's layouts (``..._notop.h5``, ``.weights.h5``). Kept as
-        ``"imagenet"`` (also for a file that is the published one), ``"random:0@keras-3.15.1"`` or
-        ``"sha256:HEX"``. A ``.keras`` file has its own: None.
+        Of an application: ``"imagenet"`` (the default); ``"random"`` or ``"random:SEED"``, which
+        alone ``"tiny"`` takes; or the path of a file in one of Keras's layouts
+        (``..._notop.h5``, ``.weights.h5``). Kept as ``"imagenet"`` (also for a file that is the
+        published one), ``"random:0@keras-3.15.1"`` or ``"sha256:HEX"``. A ``.keras`` file has its
+        own: None.
     input_size : int, optional
-        Height and width, in pixels, that faces are resized to; by default 139 for
-        InceptionResNetV2, as in the original experiment, the published size of any other
-        application, and of a ``.keras`` file its own, or 224 where it takes any.
+        Height and width, in pixels, that faces are resized to, at most 2048 and at least what the
+        network takes; by default 139 for InceptionResNetV2, as in the original experiment, the
+        published size of any other application, 64 for ``"tiny"``, and of a ``.keras`` file its
+        own, or 224 where it takes any.
     layers : sequence of str
-        Inner layers whose outputs are kept beside ``final``, each averaged over space.
+        Inner layers whose outputs are kept beside ``final``, each averaged over space; also as
+        one text with commas between. Kept as a tuple, each once.
     precision : str
-        ``"float32"``, or ``"int8"``: quantised after training, on OpenVINO alone.
+        ``"float32"``, or ``"int8"``: quantised after training by NNCF, on OpenVINO alone.
     image : (int, int, int)
-        Height, width and channels (1 or 3) of the faces; a pass fills it in.
+        Height and width (1 to 2048 pixels) and channels (1 or 3) of the faces; a pass fills it in.
     preprocessing : int
-        Version of the preprocessing, which resizes as ``tf.image.resize`` does (bilinear,
-        half-pixel centres, no antialiasing), repeats a grey channel three times and applies the
-        application's own ``preprocess_input``.
+        Version of the preprocessing, 1 as yet. It resizes as ``tf.image.resize`` does by default
+        (bilinear, half-pixel centres, no antialiasing), repeats a grey channel three times and
+        applies the application's own ``preprocess_input``.
     quantised : str, optional
         Hex sha256 of the quantised network, which is part of its identity; a pass fills it in.
     backbone_file, weights_file : str, optional
@@ -87,7 +92,9 @@ class BackboneSpec:
     Raises
     ------
     BackboneError
-        When a value is not one of those above, or a file is missing or cannot serve.
+        When a value is not one of those above, a file is missing or cannot serve, or a file of
+        weights is of an EfficientNet and not the published one: how its images are scaled it
+        does not say.
 
     Examples
     --------
@@ -132,17 +139,17 @@ class BackboneSpec:
 
     @property
     def application(self) -> Application | None:
-        """What is known of the application; None for a Keras file and for ``tiny``."""
+        """What is known of the application, an Application; None for a Keras file and ``tiny``."""
         return APPLICATIONS.get(self.backbone)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of what is kept: ``final`` and the inner layers asked for."""
+        """Names of what is kept, tuple of str: ``final`` and the inner layers asked for."""
         return (FINAL, *self.layers)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the fingerprint is taken of, as the store keeps it; ready for JSON."""
+        """What the fingerprint is taken of, as the store keeps it: a dict, ready for JSON."""
         identity: dict[str, Any] = {
             "backbone": self.backbone,
             "weights": self.weights,
@@ -155,25 +162,25 @@ class BackboneSpec:
 
     @property
     def fingerprint(self) -> str:
-        """Hex sha256 of the identity's JSON with sorted keys."""
+        """Hex sha256 of the identity's JSON with sorted keys, str of 64 digits."""
         return fingerprint(self.identity)
 
     @property
     def seed(self) -> int | None:
-        """Seed of random weights; None for trained ones."""
+        """Seed of random weights, int; None for trained ones."""
         found = re.fullmatch(r"random:(\d+)@.*", self.weights or "")
         return int(found[1]) if found else None
 
     @property
     def name(self) -> str:
-        """What people call the network: its name in Keras, or its file's."""
+        """What people call the network, str: its name in Keras, or its file's."""
         if not self.backbone.startswith("sha256:"):
             return self.backbone
         return Path(self.backbone_file).stem if self.backbone_file else self.backbone[:15]
 
     @property
     def parameters(self) -> int | None:
-        """How many numbers its weights are, without a top; None where its file is not there."""
+        """How many numbers its weights are, int, without a top; None where no file says it."""
         if self.application is not None:
             return self.application.parameters
         if self.backbone == TINY:
@@ -183,7 +190,7 @@ class BackboneSpec:
 
     @property
     def files(self) -> dict[str, str]:
-        """The files that it comes from, by ``backbone`` and ``weights``."""
+        """Paths of the files that it comes from, dict of str by ``backbone`` and ``weights``."""
         files = {"backbone": self.backbone_file, "weights": self.weights_file}
         return {name: path for name, path in files.items() if path is not None}
 

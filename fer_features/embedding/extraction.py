@@ -92,24 +92,31 @@ def extract(
     Parameters
     ----------
     source : FaceDataset or path-like
-        Faces, or the CSV file or image folder to read them from.
+        Faces, or the file or image folder to read them from, as :func:`read_faces` does.
     path : path-like, optional
         The store; by default ``cache/SOURCE-BACKBONE-FINGERPRINT8.h5``, with ``-limitN`` after
         SOURCE where there is a limit. Converted and quantised networks are kept in its folder.
     backbone : BackboneSpec, optional
         The network and the layers to keep; by default InceptionResNetV2 with ImageNet's weights.
         Its ``image`` is that of the faces.
-    engine : {"auto", "tensorflow", "openvino"}
-        What executes it; "auto" takes the fastest one installed.
+    engine : str
+        What executes it: "tensorflow", "openvino", or "auto", the default, which takes the fastest
+        one installed: OpenVINO, but TensorFlow where it sees a GPU.
     batch_size : int
-        Images in a block: what is computed, and written, at a time.
+        Images in a block, at least 1: what is computed, and written, at a time.
     workers : int
-        Processes on this machine that share the work.
+        Processes on this machine that share the work, at least 1.
     dask : str, optional
-        Address of a Dask scheduler whose workers do it instead.
-    limit, skip_bad, image_size, color, map, labels_as, group_by
-        As for :func:`read_faces`, when ``source`` is a path. Only the first four make another
-        pass: labels and groups read in another way are written beside the embeddings.
+        Address of a Dask scheduler whose workers do it instead, such as ``"tcp://host:8786"``.
+    limit, image_size : int, optional
+        As for :func:`read_faces`, when ``source`` is a path, like all that follow to ``group_by``.
+    skip_bad, color : bool
+        As there.
+    map : mapping of str to str, optional
+        As there. Labels and groups that are read in another way make no other pass: they are
+        written beside the embeddings.
+    labels_as, group_by : str, optional
+        As there.
     overwrite : bool
         Replace what is there, also where images are lost, or another network made it; what can
         be used of it is.
@@ -122,13 +129,19 @@ def extract(
     Returns
     -------
     Store
+        Complete, open for reading. Of each output it has float32 (m, d) of the m distinct images.
 
     Raises
     ------
     SourceError, BackboneError, StoreError
-        Before the network starts, when an input or the output cannot be used.
+        Before the network starts, when an input or the output cannot be used. Later a
+        BackboneError, when the network gives numbers that are not finite, and a StoreError, when
+        the disk is full or fails.
     OptionError
-        When an option has a bad value.
+        When an option has a bad value or needs what is not installed, is given with faces that
+        are read already, or no worker can be had or goes on.
+    MemoryError
+        When a single image does not fit in memory.
 
     Examples
     --------

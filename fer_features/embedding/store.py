@@ -48,7 +48,7 @@ class Store:
     Parameters
     ----------
     path : path-like
-        The HDF5 file.
+        The HDF5 file; ``cache/README.md`` specifies its format.
 
     Attributes
     ----------
@@ -66,11 +66,8 @@ class Store:
     provenance : dict
         ``passes``: a list, each with engine, versions, images, seconds, and so on.
     rows : dict of str to array (n,)
-        What the file holds of each row: ``image``, ``emotion``, ``usage``, ``group``, ``source``.
-    image : int64 (n,)
-        The image of each row.
-    emotion, usage : int8 (n,)
-    group, source : str (n,)
+        What the file holds of each row: ``image``, ``emotion``, ``usage``, and as bytes in UTF-8
+        ``group`` and ``source``.
     image_digest : uint8 (m, 32)
         sha256 of each image's form and pixels.
 
@@ -133,12 +130,12 @@ class Store:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of what is kept of each image; ``final`` is the network's own output."""
+        """Names of what is kept of each image, tuple of str; ``final`` is the network's own."""
         return tuple(self.dimensions)
 
     @property
     def network(self) -> str:
-        """What a reader calls the network: its name, and in what it is not as one expects."""
+        """What a reader calls the network, str: its name, and in what it is not as one expects."""
         network, passes = self.backbone, self.provenance.get("passes") or [{}]
         files = passes[-1].get("files", {})
         name, weights = str(network["backbone"]), str(network["weights"])
@@ -162,14 +159,17 @@ class Store:
 
     @property
     def image(self) -> Positions:
+        """Each row's image, int64 (n,): its position among the m images."""
         return self.rows["image"]
 
     @property
     def emotion(self) -> npt.NDArray[np.int8]:
+        """Ids, int8 (n,): 0 to 7 (:data:`~fer_features.faces.emotions.EMOTIONS`), -1 for none."""
         return self.rows["emotion"]
 
     @property
     def usage(self) -> npt.NDArray[np.int8]:
+        """Ids, int8 (n,): 0 Training, 1 PublicTest, 2 PrivateTest, -1 for none."""
         return self.rows["usage"]
 
     @property
@@ -190,22 +190,29 @@ class Store:
     def embeddings(
         self, rows: Any = None, features: str | Sequence[str] = FINAL
     ) -> npt.NDArray[np.float32]:
-        """Return float32 (k, d): the embeddings of ``rows``, or of all rows.
+        """Return the embeddings of ``rows``, or of all rows.
 
         Parameters
         ----------
-        rows : optional
+        rows : bool (n,), int (k,) or slice, optional
             A mask, positions (also negative ones) or a slice, as NumPy takes them.
         features : str or sequence of str
             ``final``, an inner layer, or several joined: ``"block10_add+block14_add"``.
 
+        Returns
+        -------
+        float32 (k, d)
+            In the order of ``rows``; of several outputs d is the sum of their lengths.
+
         Raises
         ------
         StoreError
-            When the store has no such output, or a checksum does not match what was read; the
-            message names the rows.
+            When the store has no such output, a checksum does not match what was read (the message
+            names the rows), or the file was changed since it was opened.
         IndexError
             As NumPy's, when ``rows`` are not to be had.
+        TypeError
+            When ``rows`` is a text: features go by their name.
         """
         names = self.features(features)
         if isinstance(rows, str):
@@ -225,7 +232,12 @@ class Store:
         return joined[place.reshape(wanted.shape)]
 
     def features(self, features: str | Sequence[str]) -> tuple[str, ...]:
-        """Return the outputs that ``features`` names, checked.
+        """Return the outputs that ``features`` names, a tuple of str, checked.
+
+        Parameters
+        ----------
+        features : str or sequence of str
+            As :meth:`embeddings` takes them.
 
         Raises
         ------
@@ -254,10 +266,15 @@ class Store:
         return names
 
     def options(self, **files: str) -> str:
-        """Return the options of ``fer-extract`` that name this store's network and source.
+        """Return the options of ``fer-extract`` that name this store's network and source, str.
 
-        ``backbone`` and ``weights`` are the paths of its files, for which ``FILE.keras`` and
-        ``FILE`` stand otherwise. Layers are not among them, which a store keeps anyway.
+        Layers are not among them, which a store keeps anyway.
+
+        Parameters
+        ----------
+        **files : str
+            ``backbone`` and ``weights``, the paths of the network's files, for which
+            ``FILE.keras`` and ``FILE`` stand otherwise.
         """
         network, dataset = self.backbone, self.dataset
         said = []
@@ -284,15 +301,25 @@ class Store:
         return " ".join([*said, *["--skip-bad"] * bool(dataset.get("skipped"))])
 
     def command(self, option: str) -> str:
-        """Return the ``fer-extract`` command that does more to this store."""
+        """Return the ``fer-extract`` command that does more to this store, str.
+
+        Parameters
+        ----------
+        option : str
+            What more: ``--repair``, or ``--layers NAME``.
+        """
         passes = self.provenance.get("passes") or [{}]
         options = self.options(**passes[-1].get("files", {}))
         return f"fer-extract SOURCE -o {self.path} {options} {option}"
 
     def to_frame(self) -> "pd.DataFrame":
-        """Return a DataFrame, a line a row: source, image, emotion and usage as words, group.
+        """Return a DataFrame, a line a row: what the file says of it, its embeddings aside.
 
-        Where a row has no emotion, usage or group the cell is missing (NA).
+        Returns
+        -------
+        DataFrame
+            ``source`` (str), ``image`` (int64), ``emotion`` and ``usage`` (categories, by name) and
+            ``group`` (str). Where a row has no emotion, usage or group the cell is missing (NA).
 
         Raises
         ------
@@ -318,23 +345,52 @@ class Store:
         )
 
     def known(self) -> npt.NDArray[np.int64]:
-        """Return of each image how many of the outputs are intact, int64 (m,): the first ones."""
+        """Return of each image how many of the outputs are intact, int64 (m,): the first ones.
+
+        Raises
+        ------
+        StoreError
+            When the file was changed since it was opened, or cannot be read.
+        """
         with self._opened_again() as file:
             return known_outputs(file)
 
     def read_images(
         self, images: Positions, outputs: Sequence[str]
     ) -> dict[str, npt.NDArray[np.float32]]:
-        """Return outputs of images by position, float32 (k, d) each, unchecked."""
+        """Return outputs of images, float32 (k, d) by name, without a look at checksums.
+
+        Parameters
+        ----------
+        images : int64 (k,)
+            Positions among the m images, not rows.
+        outputs : sequence of str
+            Names that the store has.
+
+        Raises
+        ------
+        StoreError
+            When the file was changed since it was opened, or cannot be read.
+        """
         with self._opened_again() as file:
             return {
                 name: read_images(file[f"images/embeddings/{name}"], images) for name in outputs
             }
 
     def verify(self) -> list[int]:
-        """Return the rows, counted from 0, of which any bit differs from what was written.
+        """Return the rows of which any bit differs from what was written, by CRC-32.
 
         A row counts its labels, its image's digest and all of that image's embeddings.
+
+        Returns
+        -------
+        list of int
+            Counted from 0, ascending; empty where all is well.
+
+        Raises
+        ------
+        StoreError
+            When the file was changed since it was opened, or cannot be read.
         """
         intact = self._intact_rows & (self.known() == len(self.outputs))[self.image]
         return np.flatnonzero(~intact).tolist()

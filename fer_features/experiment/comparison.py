@@ -125,21 +125,23 @@ def compare(
     grid : mapping of str to mapping of str to sequence, optional
         For a head's name, its parameters and the values to try, all combinations of them.
     seeds : iterable of int
-        Seeds of training. A head that draws nothing is fitted with the first alone.
+        Seeds of training, 0 to 2**32 - 1. A head that draws nothing is fitted with the first alone.
     sizes : iterable of int
-        Numbers of training images, for the curve of what more of them bring: each head's
-        selected setting is fitted to nested parts of the training set and scored on validation.
+        Numbers of training images, each at least 1, for the curve of what more of them bring: each
+        head's selected setting is fitted to nested parts of the training set and scored on
+        validation.
     select : str
         The score (:data:`~fer_features.experiment.scores.SCORES`) whose mean over the seeds, on
-        validation, selects a setting of each head on each embedding.
+        validation, selects a setting of each head on each embedding: the greatest, but of
+        ``log_loss``, ``brier`` and ``ece`` the least.
     out : path-like, optional
         A folder for the results: ``fits/HEAD-HASH-SEED/``, ``results.json`` and
         ``results.csv``. Fits that it already holds of this comparison are not done again. While
         nothing is selected yet, embeddings, settings, seeds, sizes and the score may still be
         changed.
     workers : int
-        Fits at a time. More than one run in processes of one thread each, with the same results
-        to the bit.
+        Fits at a time, at least 1. More than one run in processes of one thread each, with the
+        same results to the bit.
     progress : bool
         Show a progress bar on standard error.
 
@@ -154,10 +156,10 @@ def compare(
     Raises
     ------
     OptionError
-        When data are not of the same rows; when there are no heads or seeds, or they are of
-        another kind, a grid names an unknown head or parameter, a head refuses its parameters or
-        has no ``predict_proba``, a size is not to be had, the score is unknown; or when every
-        setting failed.
+        When data are not what :meth:`Task.select` returns, or not of the same rows; when there are
+        no heads or seeds, or they are of another kind, a grid names an unknown head or parameter,
+        a head refuses its parameters or has no ``predict_proba``, a size is not to be had, the
+        score is unknown; or when every setting failed.
     RunError
         When ``out`` holds another comparison, is in use, or cannot be written; or a worker died.
 

@@ -304,10 +304,23 @@ def write_summary(
 def load_results(folder: str | Path) -> Results:
     """Read the results of a run folder or of a comparison folder.
 
+    Parameters
+    ----------
+    folder : path-like
+        What ``fer-fit-head``, ``fer-compare``, :meth:`Result.save` or :func:`compare` wrote.
+
+    Returns
+    -------
+    Results
+        A list of Result, of a comparison in its order, of a run one; ``failed`` has the fits that
+        did not come to an end.
+
     Raises
     ------
     RunError
-        When it is neither, or damaged, or unfinished.
+        When it is neither, or damaged, of a newer version, or an unfinished comparison.
+    OptionError
+        When it is no path.
 
     Examples
     --------

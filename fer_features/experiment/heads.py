@@ -130,13 +130,24 @@ class Head(ClassifierMixin, BaseEstimator):
         NotFittedError
             Before ``fit``.
         ValueError
-            If ``X`` is no (n, d) array of finite numbers.
+            If ``X`` is no (n, d) array of finite numbers, d being ``n_features_in_``.
         """
         probabilities: Float = np.exp(self.predict_log_proba(X))
         return probabilities
 
     def predict_log_proba(self, X: npt.ArrayLike) -> Float:
-        """Return the logarithms of :meth:`predict_proba`, of small ones too: float64 (n, k)."""
+        """Return the logarithms of :meth:`predict_proba`, of small ones too: float64 (n, k).
+
+        Parameters
+        ----------
+        X : array (n, d)
+            Embeddings.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As :meth:`predict_proba`.
+        """
         if not hasattr(self, "layers_"):
             raise NotFittedError(f"{type(self).__name__}: not fitted yet, call fit first.")
         rows = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
@@ -146,6 +157,16 @@ class Head(ClassifierMixin, BaseEstimator):
         """Return the most probable class of each row of ``X``, an array (n,) of class names.
 
         Of equally probable ones it is the first in ``classes_``.
+
+        Parameters
+        ----------
+        X : array (n, d)
+            Embeddings.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As :meth:`predict_proba`.
         """
         best = self.predict_log_proba(X).argmax(axis=1)
         names: npt.NDArray[Any] = self.classes_[best]
@@ -171,7 +192,10 @@ class Head(ClassifierMixin, BaseEstimator):
         Raises
         ------
         RunError
-            If the file cannot be written, or a class is no text, number or truth value.
+            If the name has another suffix, the file cannot be written, or a class is no text,
+            number or truth value.
+        NotFittedError
+            Before ``fit``.
         """
         if Path(path).suffix != ".keras":
             raise RunError(f"{path}: a head's file name, expected it to end in .keras.")
@@ -189,6 +213,8 @@ class Head(ClassifierMixin, BaseEstimator):
 class DenseHead(Head):
     """Dense relu layers with L2 and dropout, trained by Adam with early stopping.
 
+    A scikit-learn classifier of embeddings, float (n, d).
+
     The defaults are the original's: Dense 128 relu, Dropout 0.5, Dense 64 relu, Dense 1 sigmoid, L2
     0.001 on each kernel, Adam 0.001, binary cross-entropy, batches of 128, at most 50 epochs,
     stopping when the validation loss has not improved for 10, best weights restored. Dropout
@@ -196,41 +222,51 @@ class DenseHead(Head):
     its loss and Adam are Keras's, on one thread of the CPU: see
     :mod:`fer_features.experiment.training`. TensorFlow is imported by ``fit``, by nothing else.
 
+    Sources: the pages "Dense layer", "Dropout layer", "Adam" and "Probabilistic losses"
+    (BinaryCrossentropy, SparseCategoricalCrossentropy) of Keras's API; dropout is that of
+    Srivastava et al., 2014, Adam that of Kingma & Ba, 2014, and first weights are Glorot & Bengio's
+    uniform ones, 2010.
+
     Parameters
     ----------
-    hidden : sequence of int
-        Units of each hidden layer; none make a plain softmax layer.
+    hidden : list or tuple of int
+        Units of each hidden layer, at least 1; none make a plain softmax layer.
     l2 : float
-        Weight of each kernel's sum of squares in the loss.
+        Weight of each kernel's sum of squares in the loss, at least 0.
     dropout : float
         Share of the first hidden layer's outputs set to 0 in training, 0 to below 1.
     learning_rate : float
-        Adam's.
+        Adam's, above 0.
     batch_size : int
-        Images a step.
+        Images a step, at least 1.
     epochs : int
-        Most passes over the training set.
+        Most passes over the training set, at least 1.
     patience : int
-        Epochs without a better validation loss before training stops.
+        Epochs without a better validation loss before training stops, at least 0.
     standardize : bool
         Shift and scale each feature to mean 0 and deviation 1 on the training set; the saved head
         has it folded into its first layer. The original does not: its ImageNet embeddings need
         none; those of random weights, which share one large mean, teach it nothing without.
     validation_fraction : float
-        Share held out of the training set, stratified, when ``fit`` is given no validation set. A
-        class of one distinct row stays in training.
+        Share held out of the training set, above 0 and below 1, stratified, when ``fit`` is given
+        no validation set. A class of one distinct row stays in training.
     class_weight : None, "balanced" or mapping of class to float
-        Weights in the loss, of training and validation alike; "balanced" weights each class by
-        n / (k * its images in training). A class that a mapping leaves out weighs 1.
+        Weights in the loss, at least 0, of training and validation alike; "balanced" weights each
+        class by n / (k * its images in training), as scikit-learn's ``compute_class_weight`` does.
+        A class that a mapping leaves out weighs 1.
     random_state : int, None or RandomState
         Decides the first weights, dropout, the order of batches and the held-out set. With an int,
-        the same data and parameters give the same head to the bit on one machine, in any process
-        and on any number of threads.
+        0 to 2**32 - 1, the same data and parameters give the same head to the bit on one machine,
+        in any process and on any number of threads.
 
     Attributes
     ----------
-    classes_, layers_, n_features_in_
-        See :class:`Head`.
+    classes_ : array (k,)
+        Class names, in the order of the columns of ``predict_proba``.
+    layers_ : list of (kernel, bias)
+        float64 (inputs, outputs) and (outputs,); the last layer has an output a class.
+    n_features_in_ : int
+        Length d of an embedding.
     history_ : list of dict
         For each epoch ``epoch`` (from 1), ``loss``, ``accuracy``, ``val_loss``,
         ``val_accuracy``; the losses contain the L2 term.
@@ -313,7 +349,7 @@ class DenseHead(Head):
         X : array (n, d)
             Embeddings, used in float32; TensorFlow copies them once, ``standardize`` once more.
         y : array (n,)
-            Class names.
+            Class names, of two classes or more.
         sample_weight : array (n,), optional
             Weights in the loss, at least 0. Only their ratios count: they are scaled to a mean
             of 1 over the distinct rows. A row of weight 0 might as well be left out, and one of
@@ -323,12 +359,20 @@ class DenseHead(Head):
         sample_weight_val : array (m,), optional
             Their weights in the validation loss.
         progress : callable, optional
-            Called with (epoch, epochs, losses) after each epoch.
+            Called with (epoch, epochs, losses) after each epoch: its number from 1, the most there
+            can be, and what ``history_`` has of it.
+
+        Returns
+        -------
+        DenseHead
+            This head, fitted.
 
         Raises
         ------
         ValueError
-            If a parameter or the data is unfit, or training diverges.
+            If the data is unfit.
+        OptionError
+            If a parameter is unfit, or training diverges; a ValueError, too.
         """
         self.check_parameters()
         start = time.perf_counter()
@@ -383,26 +427,34 @@ class DenseHead(Head):
 class LogisticHead(Head):
     """scikit-learn's ``LogisticRegression`` after its ``StandardScaler``, folded into one layer.
 
+    A scikit-learn classifier of embeddings, float (n, d). It has an L2 penalty, is multinomial for
+    three classes or more, and is fitted by L-BFGS in at most 5000 iterations: the defaults of
+    scikit-learn's page "LogisticRegression", but for their number.
+
     Parameters
     ----------
     C : float or "auto"
-        Inverse strength of the L2 penalty, as scikit-learn has it. "auto" goes up from 0.00001
-        to 10 in powers of ten for as long as the validation log loss falls, and keeps the last
-        that lowered it; each step takes about twice as long as the one before.
+        Inverse strength of the L2 penalty, above 0, as scikit-learn has it. "auto" goes up from
+        0.00001 to 10 in powers of ten for as long as the validation log loss falls, and keeps the
+        last that lowered it; each step takes about twice as long as the one before.
     class_weight : None, "balanced" or mapping of class to float
-        Weights in the loss, and in the validation log loss that chooses C. A class that a mapping
-        leaves out weighs 1.
+        Weights in the loss, at least 0, and in the validation log loss that chooses C; "balanced"
+        as :class:`DenseHead` has it. A class that a mapping leaves out weighs 1.
     validation_fraction : float
-        Share held out of the training set, stratified, to choose C when ``fit`` is given no
-        validation set; with C a number nothing is held out.
+        Share held out of the training set, above 0 and below 1, stratified, to choose C when
+        ``fit`` is given no validation set; with C a number nothing is held out.
     random_state : int, None or RandomState
-        Decides the held-out set; the fit itself is deterministic, to the bit on one machine, in
-        any process and on any number of threads.
+        Decides the held-out set; an int is from 0 to 2**32 - 1. The fit itself is deterministic,
+        to the bit on one machine, in any process and on any number of threads.
 
     Attributes
     ----------
-    classes_, layers_, n_features_in_
-        See :class:`Head`.
+    classes_ : array (k,)
+        Class names, in the order of the columns of ``predict_proba``.
+    layers_ : list of (kernel, bias)
+        float64 (inputs, outputs) and (outputs,); the last layer has an output a class.
+    n_features_in_ : int
+        Length d of an embedding.
     C_ : float
         The C used.
     history_ : list of dict
@@ -463,7 +515,7 @@ class LogisticHead(Head):
         X : array (n, d)
             Embeddings, standardised here in float64.
         y : array (n,)
-            Class names.
+            Class names, of two classes or more.
         sample_weight : array (n,), optional
             Weights in the loss, at least 0, as scikit-learn has them: a row of weight 2 is two.
         X_val, y_val : arrays (m, d) and (m,), optional
@@ -471,12 +523,20 @@ class LogisticHead(Head):
         sample_weight_val : array (m,), optional
             Their weights in the log loss that chooses C.
         progress : callable, optional
-            Called with (fit, fits, {"val_log_loss": value}) after each C tried.
+            Called with (fit, fits, {"val_log_loss": value}) after each C tried: its number from 1
+            and the most there can be; the mapping is empty without a validation set.
+
+        Returns
+        -------
+        LogisticHead
+            This head, fitted.
 
         Raises
         ------
         ValueError
-            If a parameter or the data is unfit.
+            If the data is unfit.
+        OptionError
+            If a parameter is unfit; a ValueError, too.
         """
         self.check_parameters()
         start = time.perf_counter()
@@ -533,7 +593,7 @@ def load_head(path: str | Path) -> Head:
     Raises
     ------
     RunError
-        If there is no such file, or it is no head, a damaged one or one of a later version.
+        If there is no such file, or it is no head, a damaged one or one of another version.
 
     Examples
     --------

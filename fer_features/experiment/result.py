@@ -113,6 +113,10 @@ def fit_and_evaluate(
 def evaluate(head: Any, data: Data, *, test: bool = False) -> "Result":
     """Score a fitted head on the validation rows of a task, and on its test rows if asked to.
 
+    The scores are scikit-learn's metrics and an expected calibration error, in the units and ranges
+    that :func:`~fer_features.experiment.scores.score` says; a temperature is fitted to validation.
+    The last two are those of Guo et al., "On calibration of modern neural networks", 2017.
+
     Parameters
     ----------
     head : fitted classifier
@@ -123,13 +127,21 @@ def evaluate(head: Any, data: Data, *, test: bool = False) -> "Result":
     test : bool
         True scores the test rows, too: once, when nothing is left to be chosen by them.
 
+    Returns
+    -------
+    Result
+        With ``scores`` and ``predictions`` of these rows, and the head as ``fitted``.
+
     Raises
     ------
     TaskError
         The head is not fitted, was fitted to other classes than the task's, or, read from a run,
         to embeddings of another network or other features.
     OptionError
-        It has no ``predict_proba``, or what it says are no probabilities.
+        It is no scikit-learn classifier, has no ``predict_proba``, or what it says are no
+        probabilities; or ``data`` is something else.
+    ValueError
+        As scikit-learn's, when the head was fitted to embeddings of another length.
 
     Examples
     --------
@@ -198,8 +210,8 @@ class Result:
     params : dict
         The head's parameters, without the seed.
     seed : int, optional
-        The seed of the training: of every part of the head that has one, and of the global
-        generators for what else may draw.
+        The seed of the training, 0 to 2**32 - 1: of every part of the head that has one, and of
+        the global generators for what else may draw. None where there is none.
     random : bool
         Whether a seed may change this fit. It does not change a logistic head that was given
         validation rows, nor scikit-learn's classifiers without any seed; of all others it may.
@@ -207,7 +219,8 @@ class Result:
         ``{"classes": {name: [emotion, ...]}}``, the positive class first.
     split : dict
         Protocol, seed, duplicates, per_class, sizes, rows and leaked counts, the groups and the
-        file of labels if there is one, as ``Data.split``.
+        file of labels if there is one, as ``Data.split``; and ``train_part``, the number, where
+        not all training images were taken.
     selection : dict, optional
         Of a comparison's fit the ``score`` that chose on validation, and whether this setting was
         ``selected``; None of a fit by itself.
@@ -217,17 +230,19 @@ class Result:
         occur in training (of test images, in validation too), or others of their group do,
         ``unleaked`` in them holds the scores of the other images.
     calibration : dict
-        ``temperature``, fitted to the validation images
-        (:func:`~fer_features.experiment.scores.temperature`): a
+        ``temperature``, 0.05 to 20, fitted to the validation images
+        (:func:`~fer_features.experiment.scores.temperature`; Guo et al., 2017): a
         :class:`~fer_features.prediction.classifier.Classifier` applies it. The scores and
         ``predictions`` here are of the probabilities as the head says them.
     history : list of dict
-        One entry an epoch, or one for each regularisation strength tried.
+        One entry an epoch, or one for each regularisation strength tried; empty of a classifier
+        that notes nothing.
     seconds : dict
-        Wall-clock seconds: ``fit``, and ``predict`` for the rows that were scored with it.
+        Wall-clock seconds: ``fit`` (None where that is not known), and ``predict`` for the rows
+        that were scored with it.
     store : dict
-        Where the embeddings come from, as ``Data.store``: name, path, features, fingerprint,
-        backbone, dataset and provenance.
+        Where the embeddings come from, as ``Data.store``: name, path, network, features,
+        dimension, fingerprint, backbone, dataset, provenance and others.
     fingerprint : str
         The backbone's fingerprint.
     features : str
@@ -238,8 +253,9 @@ class Result:
         Python, packages and machine that the fit ran on.
     predictions : DataFrame
         The scored rows: source, digest (hex), split, emotion (name), group if rows have some,
+        ``leaked`` if some image leaks (the other split that holds it or its group, or empty),
         target and predicted (class names), ``p_CLASS`` for each class in task order, float64; and
-        where raters voted, how many for each emotion and for none
+        where raters voted, how many for each emotion and for none, int64
         (:data:`~fer_features.experiment.raters.VOTE_COLUMNS`).
     folder : Path, optional
         The run's folder, of a result that was read or kept by a comparison.
@@ -297,7 +313,12 @@ class Result:
     def to_frame(self) -> pd.DataFrame:
         """Return a DataFrame of scores: a line each split, named by it, a column each score.
 
-        ``validation unleaked`` and ``test unleaked`` are lines where images leak.
+        Returns
+        -------
+        DataFrame
+            float64, the columns as in :data:`~fer_features.experiment.scores.SCORES`; NaN where a
+            score needs a class that has no image. Where images leak ``validation unleaked`` and
+            ``test unleaked`` are lines, too.
         """
         lines = {}
         for split, scores in self.scores.items():
@@ -309,19 +330,23 @@ class Result:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The class names in the task's order."""
+        """The class names in the task's order, tuple of str."""
         return tuple(self.task["classes"])
 
     def head(self) -> Any:
         """Return the fitted head, read from the run's folder if need be.
 
-        It knows which embeddings it takes, ``fingerprint_`` and ``features_``;
-        :func:`evaluate` refuses others.
+        Returns
+        -------
+        classifier
+            A :class:`~fer_features.experiment.heads.Head`, or another of scikit-learn. It knows
+            which embeddings it takes, ``fingerprint_`` and ``features_``; :func:`evaluate` refuses
+            others.
 
         Raises
         ------
         RunError
-            The run has none, or its file is damaged or would have to be trusted.
+            The run has none, or its file is damaged, of another fit or would have to be trusted.
         """
         head = self.fitted
         if head is None and self.folder is None:
@@ -364,6 +389,8 @@ class Result:
         ------
         RunError
             The folder exists and is not empty, or cannot be written.
+        OptionError
+            It is no path.
         """
         head = self.fitted
         if head is None and self.folder is not None:
@@ -377,10 +404,23 @@ class Result:
     def update(self, folder: str | Path) -> Path:
         """Replace the scores and predictions of this very fit's folder; its head stays.
 
+        Parameters
+        ----------
+        folder : path-like
+            A run's folder, such as :meth:`save` returned.
+
+        Returns
+        -------
+        Path
+            The folder.
+
         Raises
         ------
         RunError
-            The folder holds no run, or another head, parameters or seed; or cannot be written.
+            The folder holds no run, or one with another head, parameters, seed, task or
+            embeddings; or cannot be written.
+        OptionError
+            It is no path.
         """
         path = as_path(folder)
         update_run(path, self._document(), self.predictions)
@@ -391,13 +431,25 @@ class Result:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Result":
-        """Read a run folder back, without TensorFlow, which :meth:`head` alone may need.
+        """Read a run folder back, without TensorFlow; :meth:`head` reads the head when asked.
+
+        Parameters
+        ----------
+        folder : path-like
+            What :meth:`save` or ``fer-fit-head`` wrote, or a comparison's ``fits/HEAD-HASH-SEED``.
+
+        Returns
+        -------
+        Result
+            Its ``folder`` is that path, ``fitted`` None.
 
         Raises
         ------
         RunError
             The folder is missing, damaged, of another format or of a newer version, or its
             scores are not those of its predictions.
+        OptionError
+            It is no path.
         """
         path = as_path(folder)
         document, predictions = read_run(path)

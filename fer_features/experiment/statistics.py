@@ -113,6 +113,12 @@ def estimate(
 ) -> Estimate:
     """Return a head's score over its seeds, with an interval for other images and seeds.
 
+    The images' variance is the infinitesimal jackknife's (Efron & Tibshirani, "An introduction to
+    the bootstrap", 1993), for ROC AUC that of DeLong et al., 1988; the seeds' is that of a two-way
+    random model. The margin has Student's t of each part's degrees of freedom (Satterthwaite,
+    1946), weighted by their variances (Cochran, 1964). Scores from 0 to 1 of which more is better
+    have Wilson's interval, 1927.
+
     Parameters
     ----------
     target : int (n,)
@@ -120,19 +126,30 @@ def estimate(
     p : float (fits, n, k)
         Each fit's probabilities of the same images.
     score : str
-        One of ``SCORES``, computed as :func:`fer_features.experiment.scores.score` does.
+        One of :data:`~fer_features.experiment.scores.SCORES`, computed as
+        :func:`fer_features.experiment.scores.score` does.
     random : bool
         Whether a seed changes this head.
-    groups : (n,), optional
-        Images of equal value are one draw: of one person, or copies of one image.
+    groups : array (n,), optional
+        Images of equal value are one draw: of one person, or copies of one image. By default each
+        image is one.
     predicted : int (fits, n), optional
-        What the classifier itself answers; the most probable class otherwise, the first of ties.
+        What the classifier itself answers, positions 0 to k - 1; the most probable class
+        otherwise, the first of ties.
+
+    Returns
+    -------
+    Estimate
+        The mean over the fits and its 95 % interval, in the score's unit; NaN where the score
+        needs a class that has no image.
 
     Raises
     ------
-    OptionError, ValueError
-        When the score is unknown; when shapes do not fit, there are no images or no fits, a class
-        is outside 0 to k - 1, or a probability is not finite.
+    OptionError
+        When the score is unknown.
+    ValueError
+        When shapes do not fit, there are no images or no fits, a class is outside 0 to k - 1, or a
+        probability is not finite.
 
     Examples
     --------
@@ -174,15 +191,38 @@ def difference(
 ) -> Difference:
     """Return how much higher a first head scores than a second, paired by image.
 
-    Two sizes of training set, or two settings, are compared in the same way.
+    Two sizes of training set, or two settings, are compared in the same way. The interval is made
+    as that of :func:`estimate`, of each image's influence on the one head less that on the other;
+    p is the level at which it just reaches 0.
 
     Parameters
     ----------
+    target : int (n,)
+        True classes, positions 0 to k - 1 in the task's classes, the positive one first.
     a, b : float (fits, n, k)
-        Each head's fits; they may have different numbers. Seeds are not taken as paired.
-    random, predicted : pair
-        As for :func:`estimate`, of `a` and of `b`. All else, and the errors, are as there; of
-        ``log_loss``, ``brier`` and ``ece`` less is better.
+        The probabilities of each head's fits, of the same images; the two may have different
+        numbers of fits. Seeds are not taken as paired.
+    score : str
+        One of :data:`~fer_features.experiment.scores.SCORES`; of ``log_loss``, ``brier`` and
+        ``ece`` less is better.
+    random : (bool, bool)
+        Whether a seed changes `a`, and `b`.
+    groups : array (n,), optional
+        Images of equal value are one draw. By default each image is one.
+    predicted : (int (fits, n), int (fits, n)), optional
+        What each classifier itself answers, or None for its most probable class.
+
+    Returns
+    -------
+    Difference
+        The mean of `a` less that of `b`, its 95 % interval, and p.
+
+    Raises
+    ------
+    OptionError
+        When the score is unknown.
+    ValueError
+        As :func:`estimate`.
 
     Examples
     --------
@@ -217,9 +257,19 @@ def difference(
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Return p values after Holm's step-down correction (1979), in the order given.
+    """Return p values after Holm's step-down correction, in the order given.
 
-    None, no verdict, stays None and is not counted among the tests.
+    Holm, "A simple sequentially rejective multiple test procedure", 1979.
+
+    Parameters
+    ----------
+    p_values : sequence of float or None
+        Each from 0 to 1. None, no verdict, stays None and is not counted among the tests.
+
+    Returns
+    -------
+    list of float or None
+        As many, each from 0 to 1.
 
     Examples
     --------

@@ -125,7 +125,7 @@ class Data:
         the store, their distinct ``images``, and how many of those are ``disagreeing``). Where
         rows have groups, ``groups``: their ``count``, the regex that they come ``by`` (null: the
         store's own) and the rows ``left_out`` for them. Where labels are not the store's own,
-        ``labels``: the file's ``name``, ``path`` and ``sha256``, ``kind``,
+        ``labels``: the file's ``name``, ``path`` and ``sha256``, ``kind``, ``column``,
         ``min_agreement``, ``labels_as``, ``map``, and how many rows have an emotion
         (``labelled``), have none now (``none``; ``lost`` of them had one), have another emotion
         than the store gives them (``changed``, of the ``both`` that have one either way) and are
@@ -365,16 +365,16 @@ class Task:
         Images drawn of each class: a number, as many as the smallest class has, or all. None
         means 8500 for the default classes with the random split and the store's own labels, else
         "all".
-    split : {"random", "usage"}
-        "random" is 60 % training, 20 % validation and 20 % test, stratified by class; where
-        images have groups, none is in two splits, and sizes and classes are as near to that as
-        they allow. "usage" is FER2013's own: Training, PublicTest (validation), PrivateTest
+    split : str
+        "random", the default, is 60 % training, 20 % validation and 20 % test, stratified by class;
+        where images have groups, none is in two splits, and sizes and classes are as near to that
+        as they allow. "usage" is FER2013's own: Training, PublicTest (validation), PrivateTest
         (test); without PublicTest a stratified 20 % of Training is validation.
     split_seed : int
         Seed of the draw, the shuffle and the split, 0 to 2**32 - 1.
-    duplicates : {"drop", "keep"}
-        "drop": an image whose copies, over all labelled rows, fall into more than one of {each
-        class, outside the task} is left out, and of others one copy stays: the first, with
+    duplicates : str
+        "drop", the default: an image whose copies, over all labelled rows, fall into more than one
+        of {each class, outside the task} is left out, and of others one copy stays: the first, with
         ``split="usage"`` the first of test, then validation, then training. With
         ``split="usage"`` images whose group occurs in a later one of these are left out, too.
         "keep": the original protocol, row for row; what leaks is counted.
@@ -468,19 +468,38 @@ class Task:
 
     @classmethod
     def all_emotions(cls, **options: Any) -> "Task":
-        """Return the task of telling apart all emotions that the data have, a class each."""
+        """Return the task of telling apart all emotions that the data have, a class each.
+
+        Parameters
+        ----------
+        **options : Any
+            The other parameters of a Task, by name.
+
+        Returns
+        -------
+        Task
+            Its ``classes`` are "all".
+
+        Raises
+        ------
+        TaskError
+            If one has a bad value.
+        """
         return cls(ALL, **options)
 
     @property
     def emotions(self) -> dict[str, tuple[str, ...]]:
-        """Class names and their emotions, in order; of "all", each emotion there may be."""
+        """Class names and their emotions, in order: dict of str to tuple of str.
+
+        Of "all" these are all eight emotions, each a class.
+        """
         if isinstance(self.classes, str):
             return {name: (name,) for name in EMOTIONS}
         return {name: tuple(emotions) for name, emotions in dict(self.classes).items()}
 
     @property
     def images_per_class(self) -> int | str:
-        """``per_class`` with its default filled in: a number, "min" or "all"."""
+        """``per_class`` with its default filled in: int, "min" or "all"."""
         if self.per_class is not None:
             return self.per_class
         original = (self.classes, self.split, self.labels) == (DEFAULT_CLASSES, "random", None)
@@ -494,10 +513,16 @@ class Task:
         emotion : int8 (n,)
             Ids as in a store; -1 is none.
 
+        Returns
+        -------
+        Task
+            This one, unless its ``classes`` are "all": then these are named instead, in the order
+            of :data:`~fer_features.faces.emotions.EMOTIONS`.
+
         Raises
         ------
         TaskError
-            If no row has an emotion, or all have one and the same.
+            If no row has an emotion, or "all" is to tell apart one and the same.
         """
         if not np.any(emotion != NONE):
             raise TaskError(
@@ -510,7 +535,17 @@ class Task:
         return replace(self, classes={name: (name,) for name in found})
 
     def class_of(self, emotion: npt.NDArray[np.int8]) -> npt.NDArray[np.int64]:
-        """Return each row's class as its position in ``classes``, -1 outside the task."""
+        """Return each row's class as its position in :attr:`emotions`, -1 outside the task.
+
+        Parameters
+        ----------
+        emotion : int8 (n,)
+            Ids as in a store; -1 is none.
+
+        Returns
+        -------
+        int64 (n,)
+        """
         labels = np.full(len(emotion), NONE, dtype=np.int64)
         for label, emotions in enumerate(self.emotions.values()):
             labels[np.isin(emotion, [EMOTIONS.index(name) for name in emotions])] = label
@@ -523,17 +558,26 @@ class Task:
         digest: npt.NDArray[np.uint8],
         group: npt.NDArray[np.str_] | None = None,
     ) -> Rows:
-        """Draw and split the task's rows.
+        """Draw and split the task's rows, of labels that are given.
+
+        The draw, the shuffle and the split at random are the original's pandas ``sample`` and
+        scikit-learn ``train_test_split``; where rows have groups, scikit-learn's
+        ``StratifiedGroupKFold`` splits.
 
         Parameters
         ----------
         emotion, usage : int8 (n,)
             Ids as in a store; -1 is none.
         digest : uint8 (n, 32)
-            sha256 of each row's pixels.
+            sha256 of each row's image; equal ones are copies.
         group : str (n,), optional
-            What must not be split; empty for none. ``group_by`` is for :meth:`select`, which
-            knows the sources.
+            What must not be split; empty for none. ``group_by`` and ``labels`` are for
+            :meth:`select`, which knows the sources.
+
+        Returns
+        -------
+        Rows
+            ``train``, ``validation`` and ``test``: row numbers, int64, from 0.
 
         Raises
         ------
@@ -553,9 +597,16 @@ class Task:
         Parameters
         ----------
         store : Store
+            Its rows are drawn and split.
         features : str or sequence of str
             What a head is given of each image: ``final``, an inner layer that the store keeps, or
             several, joined in that order: ``"block10_add+block14_add"``.
+
+        Returns
+        -------
+        Data
+            ``train``, ``validation`` and ``test``, each with ``X`` float32 (n, d) and ``y`` str
+            (n,), the class names.
 
         Raises
         ------
@@ -565,7 +616,8 @@ class Task:
         SourceError
             When the file of labels cannot be read, or is not of the store's rows.
         StoreError
-            When the store lacks the features, or rows of it are damaged.
+            When the store lacks the features, rows of it are damaged, or the file was changed
+            since it was opened.
         """
         outputs = _checked_store(store).features(features)
         store.check_labels()

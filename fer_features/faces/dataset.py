@@ -66,7 +66,7 @@ class FaceDataset:
     usage : int8 (n,)
         0 Training, 1 PublicTest, 2 PrivateTest, -1 none.
     source : str (n,)
-        Where each row comes from: its row number in a CSV, counted from 1 below the header, or
+        Where each row comes from: its row number in a file, counted from 1 (below the header), or
         its path relative to the folder, with ``/`` between the parts.
     sha256 : str, optional
         Hex sha256 of the source that was read: a CSV's file as it lies (packed or not); for a
@@ -85,7 +85,7 @@ class FaceDataset:
     Attributes
     ----------
     digest : uint8 (n, 32)
-        What :func:`pixel_digests` gives; equal digests are copies of one image.
+        sha256 of each image's form and pixels; equal digests are copies of one image.
 
     Raises
     ------
@@ -148,16 +148,16 @@ class FaceDataset:
 
     @property
     def image(self) -> ImageForm:
-        """Height, width and channels (1 grey, 3 colour) of every image."""
+        """Form of every image, three int: height and width in pixels, channels (1 or 3)."""
         return image_form(self.pixels)
 
     def account(self) -> list[str]:
-        """Return what there is, one line each: rows by emotion, by usage, what was left out."""
+        """Return what there is, list of str: rows by emotion, by usage, each kind left out."""
         return account(self.name, self.emotion, self.usage, self.left_out)
 
     @property
     def content_sha256(self) -> str:
-        """Hex sha256 of what the rows hold, whatever the dataset is called and was read from.
+        """Hex sha256, str, of what the rows hold, whatever the dataset is called and was read from.
 
         It is taken over six parts, in this order: ``image`` (h, w and c as ASCII numbers with
         commas between), ``digest``, ``emotion`` and ``usage`` (their bytes), ``group`` and

@@ -73,10 +73,12 @@ def read_faces(
         Leave bad rows out and count them in ``skipped``, instead of raising an error. Each kind
         is said, with an example, and so is each emotion of which nothing is left.
     image_size : int, optional
-        Height and width that images of a folder are brought to, 8 to 2048; 48 if left out. A CSV
-        file has no other than 48.
+        Height and width in pixels that images of a folder, or encoded ones in a Parquet file, are
+        brought to, 8 to 2048; 48 if left out. Pixels in a CSV or Parquet file are 48x48, arrays
+        stay as they are.
     color : bool
-        Read the images of a folder in colour, as (n, h, w, 3); a CSV file has none.
+        Read such images in colour, as (n, h, w, 3), not in grey, as (n, h, w). Pixels in a CSV or
+        Parquet file have none, arrays stay as they are.
     map : mapping of str to str, optional
         What words or numbers of the source mean: an emotion, or "none". "*" is every word that is
         not known otherwise.
@@ -91,14 +93,20 @@ def read_faces(
         True shows a bar on standard error and says at the end what was read. A callable is called
         with how much is done of how much: bytes of a file, images of a folder.
 
+    Returns
+    -------
+    FaceDataset
+        Pixels uint8 (n, h, w) or (n, h, w, 3), 0 to 255, and labels, in the source's order.
+
     Raises
     ------
     SourceError
         The source is missing, of no known kind, empty, damaged, or has bad rows: all are found
         first, the message shows up to five kinds and counts them. Or labels that cannot be read
-        one way only; or another form of image than the source has; or the temporary folder has no
-        room for more pixels than memory is given. What is wrong with a folder's layout is said
-        before any image is read.
+        one way only; or another form of image than the source has; or ``group_by`` for a file; or
+        a bad ``limit`` or ``image_size``; or pyarrow is missing for a Parquet file; or the
+        temporary folder has no room for more pixels than memory is given. What is wrong with a
+        folder's layout is said before any image is read.
     OptionError
         ``map``, ``labels_as`` or ``group_by`` has a bad value.
 

@@ -75,14 +75,21 @@ class Classifier:
     ----------
     run : Path
         The run's folder.
+    head : RunHead
+        What the run says of its head, and the head.
+    label : str
+        The head's name: ``"dense"``, ``"logistic"``, or another.
     classes : tuple of str
         Class names, the positive one first.
     spec : BackboneSpec
         The network; its ``image`` is the form of the pixels that it takes.
     features : str
         Which of its outputs the head is given.
+    engine : str
+        What executes the network, ``"tensorflow"`` or ``"openvino"``.
     temperature : float
-        By which the logarithms of the head's probabilities are divided; 1 changes nothing.
+        By which the logarithms of the head's probabilities are divided (Guo et al., "On calibration
+        of modern neural networks", 2017), 0.05 to 20; 1 changes nothing.
 
     Examples
     --------
@@ -139,16 +146,22 @@ class Classifier:
             A folder that ``fer-fit-head``, or :meth:`Result.save`, wrote, or a comparison's fit.
         backbone, weights : path-like, optional
             The network's ``.keras`` file, or its weights, where they lie elsewhere now.
-        engine : {"auto", "tensorflow", "openvino"}
-            What executes the network.
+        engine : str
+            What executes the network: "tensorflow", "openvino", or "auto", the default, as for
+            :func:`extract`.
         calibrate : bool
             Divide the logarithms of the head's probabilities by the temperature that the run has
             from its validation images. It changes no answer, only how sure it is.
 
+        Returns
+        -------
+        Classifier
+            Its network is loaded when it is first asked.
+
         Raises
         ------
         RunError
-            The folder holds no run, or no head.
+            The folder holds no run, or no head, or one of another network.
         BackboneError
             The network cannot be had, or what is given is another one.
         OptionError
@@ -175,12 +188,12 @@ class Classifier:
 
     @property
     def image(self) -> ImageForm:
-        """Height, width and channels (1 grey, 3 colour) of the pixels that it takes."""
+        """Form of the pixels that it takes, three int: height and width, channels (1 or 3)."""
         return self.spec.image
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The network's outputs that the head is given, in their order."""
+        """The network's outputs that the head is given, in their order: tuple of str."""
         return tuple(self.features.split("+"))
 
     def predict(
@@ -200,7 +213,8 @@ class Classifier:
             array is uint8, 0 to 255, (h, w) or (h, w, 3), or several of them. Of an image that is
             not square the middle is taken.
         detect : bool
-            Find the faces in each image first: a line a face.
+            Find the faces in each image first, by OpenCV's cascade (Viola & Jones, 2001): a line a
+            face.
         min_probability : float
             Below this probability, 0 to 1, the answer is ``"unsure"``.
         progress : bool
@@ -212,15 +226,19 @@ class Classifier:
             A line a face: ``source``; with ``detect`` its ``left``, ``top``, ``width`` and
             ``height`` in pixels; ``predicted``, its ``probability``, and ``p_CLASS`` for each
             class, float64. An image that cannot be read, or without a face, has a line without an
-            answer, ``finding`` says why, and a warning is logged.
+            answer, and a warning is logged; where there is one, the last column ``finding`` says
+            why.
 
         Raises
         ------
         SourceError
-            A path is missing, a folder holds no images, or a table other pixels.
+            A path is missing, something is no image, a folder holds no images, or a table other
+            pixels.
         OptionError
             A bad ``min_probability``, one above 0 where a class is named ``"unsure"``, or no
-            detector is installed.
+            detector is installed; or the process is the fork of one that used TensorFlow.
+        BackboneError, RunError
+            The network cannot be loaded any more, or does not fit the head.
         """
         import pandas as pd
 
@@ -235,12 +253,26 @@ class Classifier:
         return lines if lines["finding"].any() else lines.drop(columns="finding")
 
     def columns(self, detect: bool = False) -> list[str]:
-        """Return what :meth:`predict` names its columns, ``finding`` aside."""
+        """Return what :meth:`predict` names its columns, ``finding`` aside: list of str.
+
+        Parameters
+        ----------
+        detect : bool
+            As there.
+        """
         box = Box._fields if detect else ()
         return ["source", *box, "predicted", "probability", *(f"p_{c}" for c in self.classes)]
 
     def row(self, answer: Answer, detect: bool = False) -> dict[str, Any]:
-        """Return an answer as :meth:`predict` has it in a line, by column."""
+        """Return an answer as :meth:`predict` has it in a line: dict by column.
+
+        Parameters
+        ----------
+        answer : Answer
+            As :meth:`stream` yields it.
+        detect : bool
+            As there.
+        """
         box = (answer.box or [None] * len(Box._fields)) if detect else ()
         p = answer.probabilities.tolist()
         values = [answer.source, *box, answer.predicted, answer.probability, *p]
@@ -257,6 +289,25 @@ class Classifier:
         """Yield an :class:`Answer` for each face, as :meth:`predict`, in bounded memory.
 
         What can be said of the call as a whole is raised by the call, not by the first answer.
+
+        Parameters
+        ----------
+        images : path, Pillow image, array, bytes, binary file, or a list of those
+            As for :meth:`predict`.
+        detect, progress : bool
+            As there.
+        min_probability : float
+            As there.
+
+        Yields
+        ------
+        Answer
+            In the order of the images; what cannot be read has one too, whose ``finding`` says why.
+
+        Raises
+        ------
+        SourceError, OptionError, BackboneError, RunError
+            As :meth:`predict`.
         """
         self._check_probability(min_probability)
         detector = Detector() if detect else None
@@ -279,12 +330,15 @@ class Classifier:
         Returns
         -------
         DataFrame
-            A line a face: ``predicted``, ``probability`` and ``p_CLASS`` for each class.
+            A line a face: ``predicted``, its ``probability``, and ``p_CLASS`` for each class,
+            float64.
 
         Raises
         ------
         SourceError
             Pixels of another type or form.
+        OptionError, BackboneError, RunError
+            As :meth:`predict`.
         """
         import pandas as pd
 
@@ -310,8 +364,7 @@ class Classifier:
     def export(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> float | None:
         """Write backbone, preprocessing, head and temperature as one file.
 
-        See :func:`fer_features.prediction.export.export`, which says what is in it, what is
-        returned and which errors there are.
+        See :func:`fer_features.prediction.export.export`, which says what is in it.
 
         Parameters
         ----------
@@ -319,6 +372,21 @@ class Classifier:
             A name that ends in ``.keras``, ``.onnx``, ``.xml`` (OpenVINO) or ``.tflite``.
         overwrite : bool
             Replace a file that is there.
+
+        Returns
+        -------
+        float, optional
+            The greatest difference of a probability, 0 to 1, in the file from the classifier's;
+            None where the file's runtime is not installed.
+
+        Raises
+        ------
+        OptionError
+            Another suffix, a package that is not installed, or a file that is there.
+        RunError
+            The head is of neither kind of this package, or the file cannot be written.
+        BackboneError
+            The network's files are missing, or the converter cannot write this network.
         """
         from fer_features.prediction.export import export
 
@@ -326,7 +394,7 @@ class Classifier:
 
     @cached_property
     def network_folder(self) -> Path:
-        """Where the converted network is, or is to be."""
+        """Folder where the converted network is, or is to be, Path: the run's or its store's."""
         beside = Path(self.head.store.get("path", "")).parent
         for folder in (self.run, beside):
             if is_converted(self.spec, self.outputs, folder):

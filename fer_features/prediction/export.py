@@ -78,7 +78,7 @@ def export(
     Parameters
     ----------
     classifier : Classifier
-        Or what has as much of one.
+        What :meth:`Classifier.load` returned.
     path : path-like
         By its suffix ``.keras`` (Keras 3), ``.onnx`` (ONNX, opset 18), ``.xml`` with a ``.bin``
         beside it (OpenVINO), or ``.tflite`` (LiteRT, once TensorFlow Lite).
@@ -88,14 +88,15 @@ def export(
     Returns
     -------
     float, optional
-        How far the file's probabilities are from the classifier's at most; None where its runtime
-        is not installed, and nothing was compared.
+        How far a probability of the file is from the classifier's at most, 0 to 1, over eight drawn
+        faces; above 0.00001 there is a warning. None where its runtime is not installed, and
+        nothing was compared.
 
     Raises
     ------
     OptionError
         Another suffix, a package that is not installed, an int8 network in another form than
-        OpenVINO's, or a file that is there.
+        OpenVINO's, a file that is there without ``overwrite``, or a folder of that name.
     RunError
         The run's head is another scikit-learn classifier, or the file cannot be written.
     BackboneError
