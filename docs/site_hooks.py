@@ -100,9 +100,11 @@ class Roles(griffe.Extension):
         """Rewrite an object's docstring."""
         if obj.docstring:
             text = ROLE.sub(plain, obj.docstring.value)
-            # A hyphen that does not break is none that is read as minus.
+            # A hyphen that does not break is none that is read as minus, and a space that does
+            # not break makes no call of a shape after its dtype.
+            text = re.sub(r"(?m)^(.* : .*)path-like", "\\1path\N{NON-BREAKING HYPHEN}like", text)
             obj.docstring.value = re.sub(
-                r"(?m)^(.* : .*)path-like", "\\1path\N{NON-BREAKING HYPHEN}like", text
+                r"\b(u?int\d+|float\d+|bool|str) \((?=[a-z0-9]+,)", "\\1\N{NO-BREAK SPACE}(", text
             )
 
 
