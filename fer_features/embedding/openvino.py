@@ -293,10 +293,7 @@ def write_network(model: Any, path: Path, facts: dict[str, Any]) -> str:
     files = [new.with_suffix(suffix) for suffix in (".bin", ".xml", ".json")]
     try:
         files[-1].touch()  # OpenVINO does not say why it cannot write
-        try:
-            import_openvino().save_model(model, new, compress_to_fp16=False)
-        except RuntimeError as error:
-            raise OSError(" ".join(str(error).split())[:80]) from error
+        save_model(model, new)
         sha256 = _network_sha256(new)
         files[-1].write_text(json.dumps({**facts, "sha256": sha256}, indent=1) + "\n")
         for file in files:
@@ -305,6 +302,26 @@ def write_network(model: Any, path: Path, facts: dict[str, Any]) -> str:
         for file in files:
             file.unlink(missing_ok=True)
     return sha256
+
+
+def save_model(model: Any, path: Path) -> None:
+    """Write an OpenVINO model as ``.xml`` and ``.bin``.
+
+    Raises
+    ------
+    OSError
+        When it cannot be written, or only a part of it.
+    """
+    openvino = import_openvino()
+    try:
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OSError(" ".join(str(error).split())[:80]) from error
+    try:
+        # On a full disk OpenVINO before 2026.2 leaves the start of the files and says nothing.
+        openvino.Core().read_model(path)
+    except RuntimeError as error:
+        raise OSError("only a part of it could be written") from error
 
 
 def network_facts(path: Path) -> dict[str, Any] | None:

@@ -789,4 +789,6 @@ def _last_layer(kernel: npt.ArrayLike, bias: npt.ArrayLike) -> Layer:
     kernel, bias = np.asarray(kernel, dtype=np.float64), np.asarray(bias, dtype=np.float64)
     if kernel.shape[1] == 1:
         kernel, bias = np.hstack([np.zeros_like(kernel), kernel]), np.append(0.0, bias)
-    return kernel, bias
+    # In the order of a file: some OpenBLAS sum the products of a transposed kernel, as scikit-learn
+    # gives it, otherwise, and the head read back would differ in the last bits.
+    return np.ascontiguousarray(kernel), bias

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from fer_features.embedding.backbone import BackboneSpec
 from fer_features.embedding.network import build_model
-from fer_features.embedding.openvino import converted_network
+from fer_features.embedding.openvino import converted_network, save_model
 from fer_features.errors import BackboneError, OptionError, RunError
 from fer_features.experiment.head_file import Layer
 from fer_features.experiment.run_head import RunHead
@@ -276,10 +276,7 @@ def _write_openvino(classifier: Whole, path: Path) -> None:
     model = openvino.Model([ops.result(value)], parameters, "classifier")
     model.inputs[0].get_tensor().set_names({INPUT})
     model.set_rt_info(_about(classifier), ABOUT)
-    try:
-        openvino.save_model(model, path, compress_to_fp16=False)
-    except RuntimeError as error:
-        raise OSError(str(error)) from error
+    save_model(model, path)
 
 
 def _write_onnx(classifier: Whole, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -19,9 +20,9 @@ from fer_features import BackboneSpec, extract
 from fer_features.embedding import network
 from fer_features.embedding.engines import Engine, choose_engine, embed, load_engine
 from fer_features.embedding.network import Outputs
-from fer_features.embedding.openvino import compare_embeddings, network_facts
+from fer_features.embedding.openvino import compare_embeddings, network_facts, write_network
 from fer_features.errors import BackboneError, OptionError, StoreError
-from fer_features.runtimes import import_tensorflow
+from fer_features.runtimes import import_openvino, import_tensorflow
 
 PIXELS = noise_faces(20).pixels
 ALL = ("final", "one", "two_relu", "three")
@@ -130,6 +131,30 @@ def test_a_damaged_converted_network_is_converted_again(tmp_path: Path, suffix: 
         assert all(np.array_equal(said[name], expected[name]) for name in ALL)
         assert network_facts(path.with_suffix(".xml")) is not None
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("room", [1000, 100_000])
+def test_a_network_for_which_there_is_no_room_is_not_kept_in_part(
+    room: int, tmp_path: Path
+) -> None:
+    """Neither the description, of more than 1,000 bytes, nor the weights, of 256,000."""
+    openvino = import_openvino()
+    from openvino import opset13 as ops
+
+    weights = np.random.default_rng(0).normal(size=(64, 1000)).astype(np.float32)
+    rows = ops.parameter([-1, 64], np.float32)
+    product = ops.matmul(rows, ops.constant(weights), False, False)
+    model = openvino.Model([ops.result(product)], [rows], "product")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"iostream error|only a part of it could be written"):
+            write_network(model, tmp_path / "network.xml", {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+    write_network(model, tmp_path / "network.xml", {"outputs": {}})
+    assert network_facts(tmp_path / "network.xml") is not None
 
 
 def test_a_converted_network_is_not_taken_for_another_of_its_name(tmp_path: Path) -> None:
