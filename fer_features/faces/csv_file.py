@@ -44,6 +44,7 @@ SUFFIXES = (".csv", ".tsv", ".gz", ".xz", ".zip")
 _BLOCK = 64  # rows: the arrays of a block then fit into a core's cache
 _LONGEST_HEADER = 65_536  # bytes; a binary file may have no line break at all
 _LONGEST_ROW = 262_144  # bytes; 2,304 values take 9,215, written as fractions some 60,000
+_LONGEST_LINE = 2**28  # bytes; what is no row is read to its end, and a few kB unpack to any length
 _MOST_LINES = 400  # of one quoted cell
 _MOST_BLANK = 2**20  # lines one after the other: as many rows as a sheet of Excel has
 _DELIMITERS = (",", ";", "\t", "|")
@@ -79,9 +80,10 @@ def read_csv(
         first = lines.readline(_LONGEST_HEADER).removeprefix(b"\xef\xbb\xbf")
         if re.fullmatch(rb'"?sep=.?"?\s*', first):  # Excel's word on the delimiter
             first = lines.readline(_LONGEST_HEADER)
-        more = _lines(lines)
+        text = _header(first, shown_path)
+        more = _lines(lines, shown_path)
         ahead = list(islice(more, _BLOCK))
-        form = _form(first, ahead, shown_path)
+        form = _form(text, ahead, shown_path)
         announce(form.columns)
         rows = _numbered_rows(
             chain([first] if not form.has_header else [], ahead, more), shown_path
@@ -130,14 +132,8 @@ def _texts(words: dict[bytes, int]) -> list[str]:
     return [word.decode("utf-8", "backslashreplace") for word in words]
 
 
-def _form(first: bytes, ahead: list[bytes], shown_path: str) -> Form:
-    """Tell a file's layout from its first line and the lines after it.
-
-    Raises
-    ------
-    SourceError
-        It is no text, has no pixels, or no header and columns that cannot be told apart.
-    """
+def _header(first: bytes, shown_path: str) -> str:
+    """Return a file's first line; SourceError if it is no text in lines, and read no further."""
     if not first.strip():
         what = "starts with a blank line" if first else "an empty file"
         raise SourceError(f"{shown_path}: {what}, expected {_LAYOUT}. Get the file again.")
@@ -150,6 +146,17 @@ def _form(first: bytes, ahead: list[bytes], shown_path: str) -> Form:
             f"{shown_path}: not UTF-8 text in lines, expected {_LAYOUT}. "
             "Save it as CSV in UTF-8, or check that it is the right file."
         )
+    return text
+
+
+def _form(text: str, ahead: list[bytes], shown_path: str) -> Form:
+    """Tell a file's layout from its first line and the lines after it.
+
+    Raises
+    ------
+    SourceError
+        It has no pixels, or no header and columns that cannot be told apart.
+    """
     read = {delimiter: _cells(text, delimiter) for delimiter in _DELIMITERS}
     for delimiter, cells in read.items():
         # A first line with pixels in it is no header.
@@ -292,13 +299,22 @@ def _only_csv(archive: zipfile.ZipFile, shown_path: str) -> IO[bytes]:
     )
 
 
-def _lines(text: IO[bytes]) -> Iterator[bytes]:
+def _lines(text: IO[bytes], shown_path: str) -> Iterator[bytes]:
     """Yield line by line; of one that is longer than any row its beginning, longer than that."""
+    number = 0
     while line := text.readline(_LONGEST_ROW + 1):
         yield line
-        rest = line
+        number += 1
+        rest, size = line, len(line)
         while len(rest) > _LONGEST_ROW and not rest.endswith(b"\n"):
+            if size > _LONGEST_LINE:
+                raise SourceError(
+                    f"{shown_path}: line {number} below the first has more than {_LONGEST_LINE:,} "
+                    "bytes, expected a row of one face in each. Remove it, or check that it is the "
+                    "right file."
+                )
             rest = text.readline(_LONGEST_ROW + 1)
+            size += len(rest)
 
 
 def _records(lines: Iterator[bytes]) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ from numpy.lib import format as npy
 from PIL import Image
 
 from fer_features.errors import SourceError
-from fer_features.faces import bad_rows, image
+from fer_features.faces import bad_rows, csv_file, image
 from fer_features.faces.labels import read_labels
 from fer_features.faces.packed import XzFile
 from fer_features.faces.reading import read_faces, source_sha256
@@ -72,6 +72,26 @@ def test_a_line_without_an_end_is_a_bad_row_and_is_not_held(tmp_path, name):
     assert path.stat().st_size < 300_000
     message = refused(path, 30)
     assert message.startswith(f"{name} row 2: a line of more than 262,144 bytes, expected a row")
+
+
+def cut_short(path: Path) -> Path:
+    """Cut a packed file off at its end, which whoever unpacks all of it will say."""
+    path.write_bytes(path.read_bytes()[:-40])
+    return path
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_a_line_as_long_as_no_table_is_given_up(tmp_path, monkeypatch, skip_bad):
+    path = cut_short(packed(tmp_path / "a.csv.xz", (GOOD, 1), (b"0", 30_000_000)))
+    assert "cannot be unpacked" in refused(path, 30, skip_bad=skip_bad)
+    monkeypatch.setattr(csv_file, "_LONGEST_LINE", 2**20)
+    message = refused(path, 30, skip_bad=skip_bad)
+    assert message.startswith("a.csv.xz: line 2 below the first has more than 1,048,576 bytes")
+
+
+def test_a_file_that_is_no_text_is_not_unpacked_to_its_end(tmp_path):
+    path = cut_short(packed(tmp_path / "a.csv.xz", (b"0", 30_000_000)))
+    assert refused(path, 30).startswith("a.csv.xz: not UTF-8 text in lines")
 
 
 def test_what_comes_after_a_line_that_is_too_long_is_read(tmp_path):
