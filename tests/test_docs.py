@@ -1,5 +1,6 @@
 """The documentation says what the code has and does, and is a site that needs nothing else."""
 
+import html
 import os
 import re
 import subprocess
@@ -70,6 +71,9 @@ def test_the_site_is_built_without_a_warning_and_fetches_nothing(tmp_path: Path)
     assert (tmp_path / "examples" / "quickstart.ipynb").is_file()
     trouble = pages["troubleshooting.html"].read_text(encoding="utf-8")
     assert "engine: openvino is not installed. Install fer-features[openvino]" in trouble
+    scripts = re.sub(r"<[^>]+>", "", pages["examples.html"].read_text(encoding="utf-8"))
+    for path in (ROOT / "examples").glob("*.py"):
+        assert html.escape(path.read_text().splitlines()[0], quote=False) in scripts
 
 
 def test_the_reference_has_every_public_name() -> None:

@@ -257,9 +257,9 @@ def task_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--class",
             "classes",
             multiple=True,
-            metavar="NAME=EMOTION[,EMOTION]",
-            help="A class and its emotions; twice or more, the positive class first. "
-            "[default: positive=happiness and negative=anger,fear,sadness]",
+            metavar="NAME=EMOTION[,EMOTION]|rest",
+            help="A class and its emotions, or all that no other class has; twice or more, the "
+            "positive class first. [default: positive=happiness and negative=anger,fear,sadness]",
         ),
     ):
         function = option(function)
@@ -297,7 +297,7 @@ def make_task(
         name, equals, emotions = text.partition("=")
         if not (name and equals and emotions) or name in groups:
             raise click.UsageError(
-                f"--class {text!r}: expected NAME=EMOTION[,EMOTION] with a new name."
+                f"--class {text!r}: expected NAME=EMOTION[,EMOTION] or NAME=rest with a new name."
             )
         groups[name] = emotions.split(",")
     return Task(groups, **options)

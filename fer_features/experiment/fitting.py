@@ -105,8 +105,9 @@ def _no_probabilities(head: Any, label: str) -> OptionError:
     name = type(head).__name__
     place = label if label == name else f"{label}: {name}"
     return OptionError(
-        f"{place} as it is set has no predict_proba, expected probabilities. Wrap it in "
-        "sklearn.calibration.CalibratedClassifierCV, or take another."
+        f"{place} as it is set has no predict_proba, expected probabilities. Set "
+        "probability=True if it has that, wrap it in sklearn.calibration.CalibratedClassifierCV, "
+        "or take another."
     )
 
 

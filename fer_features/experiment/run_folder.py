@@ -162,11 +162,20 @@ def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
         The folder is missing, damaged, of another format or of a newer version.
     """
     document = read_document(folder)
+    classes = document["task"]["classes"]
+    place = f"{folder / 'metrics.json'}: 'task'"
     try:
-        checked_classes(document["task"]["classes"])
+        checked = checked_classes(classes)
     except TaskError as error:
-        raise RunError(f"{folder / 'metrics.json'}: 'task': {error}") from error
-    return document, _read_predictions(folder, tuple(document["task"]["classes"]))
+        raise RunError(f"{place}: {error}") from error
+    assert not isinstance(checked, str)
+    for name, emotions in checked:
+        if list(emotions) != list(classes[name]):
+            raise RunError(
+                f"{place}: class {name!r}: {classes[name]}, expected {list(emotions)}. "
+                "Fit the head again."
+            )
+    return document, _read_predictions(folder, tuple(classes))
 
 
 def environment() -> dict[str, Any]:

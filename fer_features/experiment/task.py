@@ -41,7 +41,7 @@ from fer_features.experiment.drawing import (
     test_on_said,
     unknown_images,
 )
-from fer_features.faces.emotions import EMOTIONS, NONE, Wording, did_you_mean
+from fer_features.faces.emotions import EMOTIONS, NONE, Wording, did_you_mean, emotion_of
 from fer_features.faces.folder import compiled
 from fer_features.faces.labels import checked_agreement, read_labels
 
@@ -58,6 +58,9 @@ DEFAULT_CLASSES: Classes = (
 
 ALL = "all"
 """Instead of classes: one for each emotion that the data have."""
+
+REST = "rest"
+"""Instead of a class's emotions: all that no other class has."""
 
 PER_CLASS = 8500
 """Images drawn of each class by default, as in the original experiment."""
@@ -357,8 +360,9 @@ class Task:
     Parameters
     ----------
     classes : mapping of str to str or sequence of str, or "all"
-        Class names and their emotions (:data:`fer_features.faces.emotions.EMOTIONS`); the first
-        class is the positive one. Kept as a tuple of pairs, so that equal tasks compare equal
+        Class names and their emotions (:data:`fer_features.faces.emotions.EMOTIONS`, or words
+        for them as sources may use), or "rest" for all that no other class has; the first class
+        is the positive one. Kept as a tuple of pairs, so that equal tasks compare equal
         and hash alike; ``dict(task.classes)`` gives the mapping back. "all" is a class for each
         emotion that the data have; ``Data.task`` names them.
     per_class : int, "min", "all" or None
@@ -733,30 +737,48 @@ def checked_classes(classes: object) -> Classes | str:
             f'classes: {classes!r}, expected a mapping of class names to emotions, or "all".'
         ) from None
     if len(groups) < 2:
-        raise TaskError(f"classes: {len(groups)} given, expected two or more.")
+        raise TaskError(
+            f"classes: {len(groups)} given, expected two or more. Add another, such as "
+            f"{{'others': '{REST}'}} of all other emotions."
+        )
+    checked: dict[str, tuple[str, ...]] = {}
     owner: dict[str, str] = {}
-    for position, (name, emotions) in enumerate(groups):
+    for name, emotions in groups:
         if not isinstance(name, str) or not name.strip():
             raise TaskError(f"classes: the name {name!r}, expected some text.")
         if any(unicodedata.category(each) in ("Cc", "Cs") for each in name):
             raise TaskError(f"classes: the name {name!r}, expected no control characters.")
-        if name in [earlier for earlier, _ in groups[:position]]:
+        if name in checked:
             raise TaskError(f"classes: {name!r} is given twice, expected different names.")
         if not emotions:
             raise TaskError(f"class {name!r}: no emotions, expected one or more.")
-        for emotion in emotions:
-            if emotion not in EMOTIONS:
-                raise TaskError(
-                    f"class {name!r}: unknown emotion {emotion!r}, expected "
-                    f"{', '.join(EMOTIONS)}{did_you_mean(str(emotion), EMOTIONS)}. Name one."
-                )
+        checked[name] = () if emotions == (REST,) else tuple(_emotion(name, e) for e in emotions)
+        for emotion in checked[name]:
             if emotion in owner:
                 raise TaskError(
                     f"class {name!r}: {emotion} is already in class {owner[emotion]!r}, expected "
                     "each emotion once."
                 )
             owner[emotion] = name
-    return tuple(groups)
+    for name, found in checked.items():
+        if not found:
+            checked[name] = tuple(each for each in EMOTIONS if each not in owner)
+            owner |= dict.fromkeys(checked[name], name)
+            if not checked[name]:
+                raise TaskError(f"class {name!r}: no emotion is left for {REST!r}. Name some.")
+    return tuple(checked.items())
+
+
+def _emotion(name: str, word: object) -> str:
+    """Return the emotion that a class's word means; TaskError where there is none."""
+    found = emotion_of(word) if isinstance(word, str) else None
+    if found is None or found == NONE:
+        raise TaskError(
+            f"class {name!r}: unknown emotion {word!r}, expected {', '.join(EMOTIONS)}, or "
+            f"{REST!r} for all that no other class has{did_you_mean(str(word), EMOTIONS)}. "
+            "Name one or more."
+        )
+    return EMOTIONS[found]
 
 
 def rows_sha256(splits: Mapping[str, Split]) -> str:

@@ -205,6 +205,16 @@ def test_leaked_counts_test_images_with_copies_in_the_other_splits(fer2013):
     assert set(Task().select(ArrayStore(*fer2013)).split["leaked"].values()) == {0}
 
 
+def test_classes_are_named_in_words_that_sources_use_and_one_may_have_the_rest():
+    classes = dict(Task({"glad": ["Happy", "surprised"], "others": "rest"}).classes)
+    assert classes["glad"] == ("happiness", "surprise")
+    assert classes["others"] == ("anger", "disgust", "fear", "sadness", "neutral", "contempt")
+    assert Task({"others": "rest", "glad": ["joy", "surprise"]}).classes == (
+        ("others", classes["others"]),
+        ("glad", classes["glad"]),
+    )
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -213,7 +223,10 @@ def test_leaked_counts_test_images_with_copies_in_the_other_splits(fer2013):
             r"'hapiness'.*\(did you mean 'happiness'\?\)",
         ),
         ({"classes": {"a": "fear", "b": ["anger", "fear"]}}, "fear is already in class 'a'"),
-        ({"classes": {"a": "fear"}}, "1 given, expected two or more"),
+        ({"classes": {"a": "fear"}}, "1 given, expected two or more. Add .* all other emotions"),
+        ({"classes": {"a": "rest", "b": "rest"}}, "class 'b': no emotion is left for 'rest'"),
+        ({"classes": {"a": ["rest", "fear"], "b": "anger"}}, "unknown emotion 'rest'"),
+        ({"classes": {"a": "none", "b": "anger"}}, "unknown emotion 'none'"),
         ({"classes": {"a": "fear", "b": ()}}, "class 'b': no emotions"),
         ({"classes": {"a": "fear", " ": "anger"}}, "the name ' '"),
         ({"classes": {"a": "fear", "b\r": "anger"}}, r"'b\\r', expected no control characters"),
