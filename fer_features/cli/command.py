@@ -172,12 +172,17 @@ def show_notices(report: Path) -> list[str]:
     Returns
     -------
     list of str
-        Its answers, one for each set of images.
+        Its answers, one for each set of images, each followed by what is said of raters.
     """
     said = json.loads(report.with_name("report.json").read_text(encoding="utf-8"))
     for notice in said["notices"]:
         logging.getLogger("fer_features").info(notice.replace("select=", "--select "))
-    return [section["answer"] for section in said["sections"]]
+    answers = []
+    for section in said["sections"]:
+        answers.append(section["answer"])
+        if section["raters"]:
+            answers.append(section["raters"]["words"])
+    return answers
 
 
 def task_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -178,8 +178,10 @@ def main(
             "fer-predict cannot ask it.",
             label,
         )
-    show_notices(report)
+    answers = show_notices(report)
     click.echo(_table(result))
+    for answer in answers:
+        click.echo(answer)
     click.echo(f"Report: {report}")
     if not test:
         later = f"fer-compare {shlex.quote(str(folder))}"

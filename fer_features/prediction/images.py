@@ -352,7 +352,7 @@ def _is_closed(image: Any) -> bool:
         try:
             image.load()
         except Exception as error:  # what else is wrong is told of where the image is used
-            return isinstance(error, AssertionError) or "closed" in str(error)
+            return isinstance(error, AssertionError | AttributeError) or "closed" in str(error)
     return False
 
 

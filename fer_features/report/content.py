@@ -22,6 +22,7 @@ from fer_features.experiment.statistics import LEVEL, Difference, Estimate
 from fer_features.report.sections import (
     DECIDED,
     Group,
+    RatersSaid,
     Section,
     choice,
     distinct,
@@ -548,15 +549,17 @@ def emotion_said(section: Section) -> str:
         return f"No emotion is ever classified wrong by {label}."
     others = {name: share for name, share in found["taken_for"].items() if name != found["class"]}
     most = max(others, key=others.__getitem__)
-    said = f"{capital(worst)} is recognised least often by {label}"
+    form = Form.of("recall", [found["recall"]])
+    said = (
+        f"{capital(worst)} is recognised least often by {label}: "
+        f"{form(found['recall'].value)}% (95% interval {form.between(found['recall'])}%)"
+    )
     taken = f"; most often it is taken for {most} ({others[most]:.0%} of its images)"
     return f"{said}{taken * (len(others) > 1)}."
 
 
-def raters_text(section: Section) -> str:
-    """Say how one rater does, how that is defined, and which votes it leaves out."""
-    if (said := section.raters) is None:
-        return ""
+def rater_said(said: RatersSaid) -> str:
+    """Say how one rater does, and the chosen head beside them."""
     form = Form.of(said.score, [said.rater])
     label, (_, apart) = next(iter(said.heads.items()))
     verdict = "no verdict" if apart.p is None else "no evidence of a difference"
@@ -566,7 +569,16 @@ def raters_text(section: Section) -> str:
     return (
         f"One rater reaches {form(said.rater.value)}% {SCORE_NAMES[said.score]} (95% interval "
         f"{form.between(said.rater)}%) against what most of an image's other raters say. On the "
-        f"same votes {label} is {lead}: {verdict}. One rater is no ceiling: a head that learns "
+        f"same votes {label} is {lead}: {verdict}."
+    )
+
+
+def raters_text(section: Section) -> str:
+    """Say how one rater does, how that is defined, and which votes it leaves out."""
+    if (said := section.raters) is None:
+        return ""
+    return (
+        f"{rater_said(said)} One rater is no ceiling: a head that learns "
         f"what most people say can do better than one of them. Of {said.raters.votes:,} votes "
         f"{said.raters.share_outside:.0%} are for nothing in the task and left out; of the rest "
         f"{said.raters.share_tied:.0%} are, as the other raters of the image are tied or none; "

@@ -436,6 +436,7 @@ def _raters(said: RatersSaid) -> dict[str, Any]:
             label: {**_found(own), "minus_rater": _found(apart)}
             for label, (own, apart) in said.heads.items()
         },
+        "words": content.rater_said(said),
         "errors": [
             {"above": low, "to": high, "heads": {label: _found(own) for label, own in of.items()}}
             for (low, high), of in said.errors.items()

@@ -125,13 +125,13 @@ BAD_CALLS = [
     ),
     (
         ["fer-fit-head", "--per-class", "min", "--head", "sklearn.svm.LinearSVC"],
-        "LinearSVC as it is set has no predict_proba, expected probabilities. Wrap it",
+        "LinearSVC as it is set has no predict_proba, expected probabilities. Set",
     ),
     (["fer-compare", "--heads", "sklearn.svm.LinearSVC", "--per-class", "min"], "CalibratedClass"),
     (["fer-fit-head", "--head", "sklearn.svm.SVX"], "Did you mean SVC?"),
     (
         ["fer-fit-head", "--head", "sklearn.naive_bayes.GaussianNB", "--n-neighbors", "3"],
-        "No such option '--n-neighbors'",
+        "No such option",
     ),
     (
         [
