@@ -21,6 +21,7 @@ from fer_features.cli.command import (
     show_messages,
 )
 from fer_features.errors import OptionError
+from fer_features.experiment.run_document import TEMPERATURES
 
 if TYPE_CHECKING:
     from fer_features.prediction.classifier import Answer
@@ -131,6 +132,11 @@ def main(
                 "images; its report's scores are of uncalibrated ones",
                 classifier.temperature,
             )
+            if classifier.temperature == max(TEMPERATURES):
+                log.warning(
+                    "The head told nothing of the validation images: its probabilities are near "
+                    "equal, and which class is first means little."
+                )
             unsaid = False
         row = classifier.row(answer, detect)
         if as_json:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,6 +57,16 @@ def test_a_line_an_image_says_class_and_probability(home: Path) -> None:
         "validation images; its report's scores are of uncalibrated ones\n"
     )
     assert called("fer-predict", "run", "faces", "--quiet", cwd=home).stderr == ""
+
+
+def test_a_head_that_learnt_nothing_is_said_to_have(home: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(home / "run", tmp_path / "run")
+    document = json.loads((run / "metrics.json").read_text())
+    document["calibration"]["temperature"] = 20.0
+    (run / "metrics.json").write_text(json.dumps(document))
+    said = called("fer-predict", str(run), "faces", cwd=home)
+    assert said.returncode == 0
+    assert "The head told nothing of the validation images" in said.stderr
 
 
 def test_csv_and_json_have_every_probability(home: Path) -> None:
