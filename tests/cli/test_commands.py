@@ -313,6 +313,7 @@ def test_networks_and_their_layers_are_listed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow  # `make demo` goes it, too
 def test_the_whole_way_from_faces_to_a_report(tmp_path: Path) -> None:
     """The real network, as a newcomer would: extract, again, fit both heads, compare."""
     draw = [sys.executable, "-m", "fer_features.sample", "faces.csv", "--faces", "120"]
