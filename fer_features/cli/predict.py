@@ -21,7 +21,6 @@ from fer_features.cli.command import (
     show_messages,
 )
 from fer_features.errors import OptionError
-from fer_features.experiment.run_document import TEMPERATURES
 
 if TYPE_CHECKING:
     from fer_features.prediction.classifier import Answer
@@ -103,6 +102,7 @@ def main(
         )
     from tqdm import tqdm
 
+    from fer_features.experiment.run_document import TEMPERATURES
     from fer_features.prediction.classifier import Classifier
 
     main.stopped = "What is finished is on standard output."
