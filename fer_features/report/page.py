@@ -26,7 +26,7 @@ from fer_features.experiment.run_document import plain
 from fer_features.experiment.scores import SCORES
 from fer_features.experiment.statistics import Difference, Estimate
 from fer_features.faces.dataset import FaceDataset
-from fer_features.report import content, figures, sections
+from fer_features.report import content, figures, reproduction, sections
 from fer_features.report.content import Cell, Notice, Table
 from fer_features.report.figures import Picture
 from fer_features.report.sections import Group, RatersSaid, Section
@@ -155,11 +155,10 @@ def _blocks(part: Section, drawn: list[Picture], command: str | None) -> dict[st
 
     hidden = len(part.groups) > (shown := content.SHOWN_GROUPS)
     which = f"Figures show the {shown} of {len(part.groups)} that are best on validation." * hidden
-    seeds = part.first.task["classes"] == content.SEED_TASK and "labels" not in part.first.split
     blocks = {
         "Scores": [
             *tables(content.embeddings_table(part), content.scores_table(part)),
-            *texts(content.PUBLISHED * seeds, content.selection_said(part), kind="quiet"),
+            *texts(content.published_said(part), content.selection_said(part), kind="quiet"),
             *tables(content.more_table(part), content.pairs_table(part), kind="folded table"),
             *tables(content.settings_table(part), kind="folded table"),
             *pictures("scores"),
@@ -185,8 +184,8 @@ def _blocks(part: Section, drawn: list[Picture], command: str | None) -> dict[st
         ],
         "Reproduce": [
             *texts(content.cost_said(part)),
-            ("code", "\n".join(content.commands(part, command)), "shell"),
-            ("folded code", content.python(part), "The same fits in Python"),
+            ("code", "\n".join(reproduction.commands(part, command)), "shell"),
+            ("folded code", reproduction.python(part), "The same fits in Python"),
             *tables(content.fits_table(part), kind="folded table"),
             *tables(*content.provenance_tables(part), kind="folded table"),
         ],

@@ -37,7 +37,7 @@ from fer_features.errors import RunError
 from fer_features.experiment.scores import score
 from fer_features.experiment.statistics import Difference, Estimate
 from fer_features.faces.dataset import FaceDataset
-from fer_features.report import content, figures
+from fer_features.report import content, figures, reproduction
 from fer_features.report.content import Form, answer, notices
 from fer_features.report.page import LICENCES
 from fer_features.report.sections import Group, Pair, sections
@@ -330,9 +330,9 @@ def test_labels_groups_copies_and_what_is_left_out_are_said_with_the_data(three)
         "Groups (persons or sequences), by the pattern ^(S[0-9]+)_: 1,234; 17 images left out, as "
         "their group is in a later split.",
         "Labels: not the source's own but those of votes.csv (votes of FER+'s raters, at least 50% "
-        "agreeing; sha256 5eed5eed): 33,000 rows have an emotion, 2,887 none (2,800 of these have "
-        "one in the source); 11,000 have another one than in the source, and 9,876 are in another "
-        "class, or in or out of the task, for it; 5 labels match no row.",
+        "agreeing; sha256 5eed5eed): 33,000 rows have an emotion by them, 2,887 none. Against the "
+        "source 11,000 have another one and 2,800 have lost theirs; 9,876 rows change class, join "
+        "the task or leave it; 5 labels match no row.",
     ]
 
 
@@ -483,11 +483,6 @@ def test_text_of_names_cannot_become_markup(fits, heads, page, tmp_path):
             assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
 
-def test_published_figures_are_named_for_the_seeds_task_only(reports):
-    assert "accuracy 0.794" in reports["compared"].with_name("report.md").read_text()
-    assert "0.794" not in reports["raters"].with_name("report.md").read_text()
-
-
 def test_where_files_lay_is_not_in_a_report(three, tmp_path):
     [made] = three[0].store["provenance"]["passes"]
     made = {**made, "files": {"backbone": "/home/somebody/mine.keras"}, "engine": "openvino"}
@@ -541,8 +536,22 @@ def test_what_a_store_does_not_record_is_no_obstacle(three):
     bare = replace(three[2], store={"name": "old.h5", "fingerprint": "ab"})
     (section,) = sections([bare])
     assert "not recorded" in content.cost_said(section)
-    assert content.commands(section, None) == ["fer-extract SOURCE -o cache/old.h5"]
+    assert reproduction.commands(section, None) == ["fer-extract SOURCE -o cache/old.h5"]
     assert len(content.data_facts(section)) == 3
+
+
+def test_what_the_original_published_stands_beside_its_own_images_and_classes_alone(three):
+    def said(rows: int, **classes: list[str]) -> str:
+        first = three[2]
+        dataset = {**first.store.get("dataset", {}), "rows": rows}
+        task = {**first.task, "classes": classes} if classes else first.task
+        (section,) = sections(
+            [replace(first, store={**first.store, "dataset": dataset}, task=task)]
+        )
+        return content.published_said(section)
+
+    assert "accuracy 0.794" in said(35_887)
+    assert said(600) == said(35_887, up=["happiness"], down=["anger"]) == ""
 
 
 # --- for machines ---
@@ -686,18 +695,18 @@ def test_the_script_to_reproduce_python_only_settings_gives_the_same_again(store
 
 def test_the_users_own_call_is_shown_and_heads_are_made_as_they_were(three, fits, tmp_path):
     (section,) = sections(three)
-    assert content.commands(section, "fer-compare --seeds '2 <b>'")[-1] == (
+    assert reproduction.commands(section, "fer-compare --seeds '2 <b>'")[-1] == (
         "fer-compare --seeds '2 <b>'"
     )
     head = DenseHead(hidden=(8, 4), standardize=True, class_weight="balanced")
     imports: set[tuple[str, str]] = set()
     params = {k: v for k, v in head.get_params().items() if k != "random_state"}
     listed = params | {"hidden": [8, 4]}
-    said = content._expression(replace(three[0], params=listed, label="mine"), imports)
+    said = reproduction._expression(replace(three[0], params=listed, label="mine"), imports)
     assert said == "DenseHead(class_weight='balanced', hidden=[8, 4], standardize=True)"
     assert imports == {("fer_features", "DenseHead")}
-    assert content._expression(three[0], set()) == "clone(Result.load('RUN').head())"
-    again = content.python(sections([fits(heads=[KNeighborsClassifier(9)], test=False)[0]])[0])
+    assert reproduction._expression(three[0], set()) == "clone(Result.load('RUN').head())"
+    again = reproduction.python(sections([fits(heads=[KNeighborsClassifier(9)], test=False)[0]])[0])
     fit = "fit_and_evaluate(seeded(KNeighborsClassifier(n_neighbors=9), 0), data1, seed=0)"
     assert fit in again
 
@@ -710,4 +719,4 @@ def test_labels_raters_and_limits_are_in_the_script(three):
     assert (
         "per_class=100, split='random', split_seed=42, duplicates='keep', labels='votes.csv', "
         "min_agreement=0.5, map={'a': 'fear'})"
-    ) in content.python(section)
+    ) in reproduction.python(section)
