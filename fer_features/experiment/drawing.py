@@ -193,9 +193,10 @@ def labels_said(labels: Mapping[str, Any], rows: int) -> str:
     unmatched = f"; {labels['unmatched']:,} labels match no row" * bool(labels["unmatched"])
     return (
         f"Labels: {labels['name']} ({votes}{which}sha256 {labels['sha256'][:8]}{least}): "
-        f"{labels['labelled']:,} of {rows:,} rows have an emotion, {labels['changed']:,} another "
-        f"one than in the store; {labels['none']:,} have none, {labels['lost']:,} of which have "
-        f"one in the store; {labels['changed_class']:,} change their class{unmatched}{doubt}"
+        f"{labels['labelled']:,} of {rows:,} rows have an emotion by them, {labels['none']:,} "
+        f"none. Against the store {labels['changed']:,} have another one and {labels['lost']:,} "
+        f"have lost theirs; {labels['changed_class']:,} rows change class, join the task or leave "
+        f"it{unmatched}{doubt}"
     )
 
 

@@ -45,8 +45,8 @@ def test_labels_join_through_the_command_to_the_report(home: Path, tmp_path: Pat
     assert said.returncode == 0, said.stderr
     labels, groups = said.stderr.splitlines()[:2]
     assert labels.startswith("Labels: labels.csv (column Label, sha256 ")
-    assert "198 of 240 rows have an emotion, " in labels
-    assert "42 have none, 42 of which have one in the store" in labels
+    assert "198 of 240 rows have an emotion by them, 42 none. Against the store " in labels
+    assert " and 42 have lost theirs; " in labels
     assert groups == "Groups: 24, by '^(S[0-9]+)/'"
     split = json.loads((tmp_path / "run" / "metrics.json").read_text())["split"]
     assert split["labels"]["name"] == "labels.csv"
@@ -107,7 +107,7 @@ def test_labels_of_a_part_are_doubted_only_where_they_disagree(
     call = ["--labels", tmp_path / "part.csv", *FIT, "-o", tmp_path / "run"]
     said = called("fer-fit-head", *call, cwd=home)
     assert said.returncode == 0, said.stderr
-    assert "120 of which have one in the store" in said.stderr
+    assert " and 120 have lost theirs; " in said.stderr
     assert ("They differ in most of the 120 rows that have both" in said.stderr) is doubted
     assert ("are they of this source?" in said.stderr) is doubted
 
