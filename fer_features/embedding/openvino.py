@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from fer_features.embedding.backbone import BackboneSpec
 from fer_features.embedding.network import Outputs, trace
+from fer_features.embedding.partial import allocate
 from fer_features.errors import BackboneError, OptionError
 from fer_features.faces.dataset import FaceDataset
 from fer_features.runtimes import collection_paused, import_openvino
@@ -313,15 +314,15 @@ def save_model(model: Any, path: Path) -> None:
         When it cannot be written, or only a part of it.
     """
     openvino = import_openvino()
+    weights = [node for node in model.get_ops() if node.get_type_name() == "Constant"]
+    with path.with_suffix(".bin").open("wb+") as file:  # where there is no room, the system says so
+        allocate(file.fileno(), sum(node.get_byte_size() for node in weights))
     try:
         openvino.save_model(model, path, compress_to_fp16=False)
-    except RuntimeError as error:
-        raise OSError(" ".join(str(error).split())[:80]) from error
-    try:
         # On a full disk OpenVINO before 2026.2 leaves the start of the files and says nothing.
         openvino.Core().read_model(path)
     except RuntimeError as error:
-        raise OSError("only a part of it could be written") from error
+        raise OSError(" ".join(str(error).split())[:80]) from error
 
 
 def network_facts(path: Path) -> dict[str, Any] | None:

@@ -229,7 +229,7 @@ class _Reserved(io.FileIO):
     def __init__(self, path: Path, size: int) -> None:
         super().__init__(path, "x+")
         self._size = 0
-        _allocate(self.fileno(), size)
+        allocate(self.fileno(), size)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         return super().seek(offset + (self._size if whence == os.SEEK_END else 0))
@@ -247,7 +247,7 @@ class _Reserved(io.FileIO):
         super().truncate(self._size)
 
 
-def _allocate(descriptor: int, size: int) -> None:
+def allocate(descriptor: int, size: int) -> None:
     """Take the disk space of a file's first bytes, which keep what they hold."""
     if hasattr(os, "posix_fallocate"):
         try:

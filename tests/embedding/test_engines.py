@@ -148,7 +148,7 @@ def test_a_network_for_which_there_is_no_room_is_not_kept_in_part(
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
     try:
-        with pytest.raises(OSError, match=r"iostream error|only a part of it could be written"):
+        with pytest.raises(OSError, match="File too large"):
             write_network(model, tmp_path / "network.xml", {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
