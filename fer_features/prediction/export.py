@@ -422,13 +422,17 @@ def _naming(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet(*names: str) -> Iterator[None]:
-    """Keep the remarks of converters to errors, and what they do to logging to themselves."""
+    """Keep the remarks of converters to errors, and what they do to logging to themselves.
+
+    What their C++ says goes past any logger; what stops it they raise.
+    """
     levels = {logger: logger.level for logger in map(logging.getLogger, names)}
     handlers = list(logging.root.handlers)
     for logger in levels:
         logger.setLevel(logging.ERROR)
     try:
-        yield
+        with native_stderr_silenced():
+            yield
     finally:
         for handler in set(logging.root.handlers) - set(handlers):
             logging.root.removeHandler(handler)

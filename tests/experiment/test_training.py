@@ -137,13 +137,16 @@ def test_the_validation_loss_is_a_default_keras_fits_within_the_spread_of_seeds(
         layers += [keras.layers.Dropout(0.5), keras.layers.Dense(8, "relu", kernel_regularizer=l2)]
         layers += [keras.layers.Dense(1, "sigmoid", kernel_regularizer=l2)]
         plain = keras.Sequential(layers)
-        plain.compile("adam", "binary_crossentropy")
+        plain.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
         told = plain.fit(
             X, y.astype(np.float32), validation_data=(X_val, y_val.astype(np.float32)),
-            batch_size=100, epochs=60, verbose=0,
+            batch_size=100, epochs=20, verbose=0,
         ).history  # fmt: skip
         best["keras"].append(min(told["val_loss"]))
-        head = DenseHead(hidden=(16, 8), batch_size=100, epochs=60, patience=60, random_state=seed)
+        head = DenseHead(
+            hidden=(16, 8), batch_size=100, epochs=20, patience=20, learning_rate=0.01,
+            random_state=seed,
+        )  # fmt: skip
         head.fit(X, y, X_val=X_val, y_val=y_val)
         best["ours"].append(min(entry["val_loss"] for entry in head.history_))
     spread = max(np.ptp(losses) for losses in best.values())
@@ -179,7 +182,8 @@ def hashes_of(script, **environment):
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 
 
-@pytest.mark.parametrize("onednn", ["0", "1"])  # without it, TensorFlow's sums depend on threads
+# Without oneDNN, TensorFlow's own sums depend on threads.
+@pytest.mark.parametrize("onednn", ["0", pytest.param("1", marks=pytest.mark.slow)])
 def test_both_heads_give_the_same_bits_on_any_number_of_threads_and_in_any_process(onednn):
     many = str(max(2, os.cpu_count() or 2))
     several, one = (
@@ -207,11 +211,13 @@ def test_the_limit_of_one_thread_ends_with_the_last_who_asked():
         return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
 
     with threadpool_limits(2, user_api="blas"):
+        several = threads()  # a library that was built without threads has 1
+        assert max(several) == 2
         with one_blas_thread():
             with one_blas_thread():
                 assert threads() == {1}
             assert threads() == {1}
-        assert threads() == {2}
+        assert threads() == several
 
 
 @pytest.mark.filterwarnings("ignore:.*run_functions_eagerly:UserWarning:tensorflow")
@@ -285,22 +291,23 @@ def test_fitting_with_a_whole_number_leaves_the_global_random_states_alone():
 
 
 PEAK = """
-import sys, tracemalloc
+import tracemalloc
 import numpy as np
 from fer_features.experiment.heads import DenseHead
 X = np.random.default_rng(0).normal(size=(20_000, 600)).astype(np.float32)
 y = np.arange(20_000) % 2
-head = DenseHead(hidden=(8,), epochs=1, standardize=sys.argv[1] == "standardize")
-head.fit(X[:200], y[:200])  # TensorFlow and the trace are no part of what is measured
-tracemalloc.start()
-head.fit(X, y).predict_proba(X)
-print(tracemalloc.get_traced_memory()[1] / X.nbytes)
+for standardize in (False, True):
+    head = DenseHead(hidden=(8,), epochs=1, standardize=standardize)
+    head.fit(X[:200], y[:200])  # TensorFlow and the trace are no part of what is measured
+    tracemalloc.start()
+    head.fit(X, y).predict_proba(X)
+    print(tracemalloc.get_traced_memory()[1] / X.nbytes)
+    tracemalloc.stop()
 """
 
 
-@pytest.mark.parametrize(("standardize", "most"), [("as-they-are", 0.75), ("standardize", 1.75)])
-def test_a_fit_copies_no_embeddings_and_a_standardized_one_copies_them_once(standardize, most):
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK, standardize], capture_output=True, text=True, check=True
-    )
-    assert float(done.stdout) < most
+def test_a_fit_copies_no_embeddings_and_a_standardized_one_copies_them_once():
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    plain, standardized = map(float, done.stdout.split())
+    assert plain < 0.75
+    assert 1 < standardized < 1.75
