@@ -198,7 +198,7 @@ def test_a_network_with_published_weights_computes_what_keras_does(
     assert expected["final"].std(axis=0).max() > 1e-3 * np.abs(expected["final"]).max()
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", mostly_slow(APPLICATIONS, "MobileNetV3Small", "MobileNet"))
 def test_a_network_with_random_weights_computes_what_keras_does(name: str, tmp_path: Path) -> None:
     import keras
 
@@ -253,7 +253,11 @@ def original(weights_dir: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("engine", "name"), [("tensorflow", "legacy_notop.h5"), ("openvino", "new.weights.h5")]
+    ("engine", "name"),
+    [
+        pytest.param("tensorflow", "legacy_notop.h5", marks=pytest.mark.slow),
+        ("openvino", "new.weights.h5"),
+    ],
 )
 def test_the_default_equals_the_originals_preprocessing_and_network(
     weights_dir: Path, original: np.ndarray, engine: str, name: str
