@@ -7,10 +7,11 @@ must not outlive the one that started them.
 
 import gc
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -103,17 +104,59 @@ def import_openvino() -> Any:
     return openvino
 
 
-@contextmanager
-def watched_processes(**settings: Any) -> Iterator[None]:
-    """Let joblib compute in processes that end soon after this one, however it ends.
+def in_processes(
+    tasks: Iterable[Any], processes: int, *, ordered: bool = False, **settings: Any
+) -> Iterator[Any]:
+    """Yield what joblib's tasks return, computed by processes that never outlive this one by much.
 
-    ``settings`` are joblib's further ones.
+    Each has one task and another one waiting. They end soon after this process, however it ends,
+    and do not know of Ctrl-C: it is this one's, which ends them.
+
+    Parameters
+    ----------
+    tasks : iterable of joblib's ``delayed`` calls
+        Taken one by one, as processes become free.
+    processes : int
+    ordered : bool
+        Yield in the order of the tasks; else as they end.
+    settings
+        joblib's further ones for its backend ``loky``.
     """
-    from joblib import parallel_config
+    from joblib import Parallel, parallel_config
 
     watching = {"initializer": watch_parent, "initargs": (os.getpid(),)}
+    kind = "generator" if ordered else "generator_unordered"
     with parallel_config("loky", **watching, **settings):
+        parallel = Parallel(processes, return_as=kind, pre_dispatch="2*n_jobs", batch_size=1)
+    with _interrupts_held():  # the processes inherit that, and those started later in their place
+        found = parallel(tasks)
+    yield from found
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait until the end, and for ever in processes that are started meanwhile."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # its start would let it through
+    came: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    # Another thread may be told of it: Python raises it in the main one.
+    ours = handler is not None and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        if ours:
+            signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def watch_parent(parent: int, every: float = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""Processes that compute for another one end soon after it, also where nothing could tell them."""
+"""Processes that compute for another one: they end soon after it, and Ctrl-C is not theirs."""
 
 import contextlib
 import os
@@ -6,13 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from joblib import delayed
 from support import TINY, noise_faces
 
 from fer_features import extract
 from fer_features.embedding.engines import load_engine
+from fer_features.runtimes import in_processes
 
 PASS = "extract(noise_faces(20000), 'killed.h5', backbone=TINY, workers=2, batch_size=1)"
 COMPARISON = (
@@ -77,3 +81,34 @@ def test_workers_go_when_their_parent_is_killed(tmp_path: Path, work: str, later
             with contextlib.suppress(ProcessLookupError):
                 if "popen_loky" in processes().get(number, (0, ""))[1]:
                     os.kill(number, signal.SIGKILL)
+
+
+def _blocked() -> bool:
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+# Ended within the same millisecond, joblib's thread misses a task that it had not yet passed on.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="the system cannot hold Ctrl-C")
+def test_ctrl_c_is_the_parents_alone_and_waits_until_its_processes_are_started() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def tasks() -> Iterator[Any]:
+        for _ in range(4):
+            yield delayed(_blocked)()
+
+    def stopping() -> Iterator[Any]:
+        signal.raise_signal(signal.SIGINT)
+        yield delayed(_blocked)()
+        started.append(True)
+
+    started: list[bool] = []
+    try:
+        assert list(in_processes(tasks(), 2)) == [True] * 4
+        assert not _blocked()
+        with pytest.raises(KeyboardInterrupt):
+            list(in_processes(stopping(), 2))
+        assert started == [True]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

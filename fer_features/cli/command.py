@@ -43,10 +43,10 @@ class Command(click.Command):
             self._run(*args, **kwargs)
 
     def _run(self, *args: Any, **kwargs: Any) -> NoReturn:
-        signal.signal(signal.SIGTERM, _terminate)
         debug = "--debug" in (kwargs.get("args") or sys.argv)
         try:
-            status = super().main(*args, **{**kwargs, "standalone_mode": False})
+            with _stoppable():
+                status = super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.ClickException as error:
             name = getattr(error, "ctx", None)
             hint = f" See {name.command_path} --help." if name else ""
@@ -372,8 +372,30 @@ def _to_nowhere(descriptor: int) -> None:
     os.close(nowhere)
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise _Terminated
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Raise what stops a call as such, also where C code that is being imported hides it."""
+    came: list[type[BaseException]] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        came.append(KeyboardInterrupt if number == signal.SIGINT else _Terminated)
+        raise came[-1]
+
+    interrupts = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGTERM, stop)
+    if interrupts:
+        signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    except (click.ClickException, FerFeaturesError, OSError, MemoryError):
+        raise  # what could not be kept, perhaps
+    except Exception as error:
+        if came:
+            raise came[-1] from error
+        raise
+    finally:
+        if interrupts:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _fail(message: str, status: int, debug: bool) -> int:

@@ -24,7 +24,7 @@ from fer_features.embedding.network import Outputs
 from fer_features.embedding.openvino import converted_network, network_files
 from fer_features.embedding.weights import file_hash
 from fer_features.errors import BackboneError, OptionError
-from fer_features.runtimes import environment, watched_processes
+from fer_features.runtimes import environment, in_processes
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def threads_of(workers: int, dask: str | None) -> int | None:
 def _embed_in_processes(
     computing: Computing, pixels: npt.NDArray[np.uint8], blocks: Sequence[Positions], workers: int
 ) -> Iterator[tuple[int, Outputs]]:
-    from joblib import Parallel, delayed
+    from joblib import delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     if computing.engine == "openvino":
@@ -100,14 +100,7 @@ def _embed_in_processes(
         for number, block in enumerate(blocks)
     )
     try:
-        with watched_processes():
-            parallel = Parallel(
-                n_jobs=workers,
-                return_as="generator_unordered",
-                pre_dispatch=f"{UNDER_WAY}*n_jobs",
-                batch_size=1,
-            )
-            yield from parallel(tasks)
+        yield from in_processes(tasks, workers)
     except TerminatedWorkerError as error:
         raise OptionError(
             f"workers: one of {workers} ended by itself, expected all to go on. It "

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
 from tqdm import tqdm
@@ -38,7 +38,7 @@ from fer_features.experiment.run_folder import as_path, safe_name
 from fer_features.experiment.scores import SCORES, SMALLER_IS_BETTER
 from fer_features.experiment.task import Data, Task, part_of, rows_sha256
 from fer_features.faces.emotions import did_you_mean
-from fer_features.runtimes import watched_processes
+from fer_features.runtimes import in_processes
 
 if TYPE_CHECKING:
     from fer_features.embedding.store import Store
@@ -412,11 +412,11 @@ def _fitted(
             yield index, _fit(fit, select)
         return
     try:
-        with watched_processes(inner_max_num_threads=1), warnings.catch_warnings():
+        with warnings.catch_warnings():
             # TensorFlow's memory makes loky start a process anew now and then: no fit is lost.
             warnings.filterwarnings("ignore", "A worker stopped while some jobs")
-            parallel = Parallel(n_jobs=min(workers, len(todo)), return_as="generator_unordered")
-            yield from parallel(delayed(_numbered)(index, fit, select) for index, fit in todo)
+            tasks = (delayed(_numbered)(index, fit, select) for index, fit in todo)
+            yield from in_processes(tasks, min(workers, len(todo)), inner_max_num_threads=1)
     except BrokenProcessPool as error:
         raise RunError(
             f"workers: a process of {min(workers, len(todo))} died in a fit, most likely for lack "

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from fer_features.faces.bad_rows import RowError, in_words, shown
 from fer_features.faces.dataset import SIDE
-from fer_features.runtimes import watched_processes
+from fer_features.runtimes import in_processes
 
 SUFFIXES = {
     ".avif": "AVIF", ".bmp": "BMP", ".dib": "DIB", ".gif": "GIF", ".j2k": "JPEG2000",
@@ -291,7 +291,7 @@ def read_images(
     What begins as a small job stays in this process: others take half a second to start. Threads
     would not do, as of a small image too much of the work is Python's own.
     """
-    from joblib import Parallel, cpu_count, delayed
+    from joblib import cpu_count, delayed
 
     blocks = (
         [(path, path in chosen) for path in paths[start : start + _BLOCK]]
@@ -306,9 +306,7 @@ def read_images(
             break
     calls = (delayed(_read_block)(folder, block, size, color, first_frame) for block in blocks)
     if done < len(paths):
-        with watched_processes():
-            parallel = Parallel(n_jobs=cpu_count(), return_as="generator", pre_dispatch="2*n_jobs")
-        for files in parallel(calls):
+        for files in in_processes(calls, cpu_count(), ordered=True):
             yield from files
 
 

@@ -4,15 +4,19 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import h5py
 import pytest
 from support import TINY, called, command, noise_faces, write_csv
 
 from fer_features import Store, extract
+from fer_features.cli.command import Command
+from fer_features.errors import StoreError
 
 COMMANDS = ("fer-extract", "fer-fit-head", "fer-compare")
 
@@ -409,3 +413,35 @@ def test_a_system_that_refuses_is_no_fault_of_ours(
     error = only_error(called("fer-fit-head", "--per-class", "min", cwd=home))
     assert "labels.csv: Permission denied" in error
     assert "fault of fer-features" not in error
+
+
+@pytest.mark.parametrize(
+    ("stop", "error", "said"),
+    [
+        (signal.SIGINT, ImportError("initialization failed"), "130 Error: stopped by Ctrl-C."),
+        (signal.SIGTERM, RuntimeError("in __set_name__"), "143 Error: stopped by SIGTERM."),
+        (signal.SIGINT, StoreError("faces.h5: no space."), "2 Error: faces.h5: no space."),
+    ],
+)
+def test_a_stop_is_said_as_one_whatever_an_import_makes_of_it(
+    stop: signal.Signals, error: Exception, said: str, capsys: pytest.CaptureFixture
+) -> None:
+    """C code that is imported, as NumPy's, raises errors of its own when Python is stopped."""
+
+    @click.command(cls=Command)
+    def main() -> None:
+        try:
+            signal.raise_signal(stop)
+        except BaseException:
+            raise error from None
+
+    before = [(each, signal.getsignal(each)) for each in (signal.SIGINT, signal.SIGTERM)]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main.main(args=[], prog_name="main")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        for each, handler in before:
+            signal.signal(each, handler)
+    assert f"{ended.value.code} {capsys.readouterr().err.lstrip()}".startswith(said)
