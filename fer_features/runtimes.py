@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -128,9 +129,17 @@ def in_processes(
     kind = "generator" if ordered else "generator_unordered"
     with parallel_config("loky", **watching, **settings):
         parallel = Parallel(processes, return_as=kind, pre_dispatch="2*n_jobs", batch_size=1)
-    with _interrupts_held():  # the processes inherit that, and those started later in their place
-        found = parallel(tasks)
-    yield from found
+    found: Any = None
+    try:
+        with _interrupts_held():  # the processes inherit that, and those started in their place
+            found = parallel(tasks)
+        for each in found:  # noqa: UP028
+            yield each
+    finally:
+        if found is not None:
+            with warnings.catch_warnings():  # who ends it early has no use for the rest
+                warnings.filterwarnings("ignore", module="joblib", category=UserWarning)
+                found.close()
 
 
 @contextmanager
@@ -141,7 +150,10 @@ def _interrupts_held() -> Iterator[None]:
         return
     from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()  # its start would let it through
+    from joblib.externals.loky.backend import resource_tracker as loky_tracker
+
+    for tracker in (resource_tracker, loky_tracker):
+        tracker.ensure_running()  # its start would let it through
     came: list[int] = []
     handler = signal.getsignal(signal.SIGINT)
     # Another thread may be told of it: Python raises it in the main one.

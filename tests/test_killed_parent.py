@@ -89,7 +89,6 @@ def _blocked() -> bool:
 
 # Ended within the same millisecond, joblib's thread misses a task that it had not yet passed on.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.filterwarnings("ignore:.*have been cancelled:UserWarning:joblib")
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="the system cannot hold Ctrl-C")
 def test_ctrl_c_is_the_parents_alone_and_waits_until_its_processes_are_started() -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

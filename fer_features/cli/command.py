@@ -394,8 +394,10 @@ def _stoppable() -> Iterator[None]:
             raise came[-1] from error
         raise
     finally:
+        # Processes that end meanwhile are nothing to stop: the system ends this one in silence.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if interrupts:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _fail(message: str, status: int, debug: bool) -> int:

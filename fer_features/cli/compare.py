@@ -226,6 +226,7 @@ def _read(paths: tuple[Path, ...]) -> Any:
     """
     from fer_features.experiment.comparison_folder import Results, is_comparison, load_results
     from fer_features.experiment.result import again, score_test
+    from fer_features.report.page import command_of, write_report
 
     every = [(path, load_results(path)) for path in paths]
     unscored = [(path, read) for path, read in every if not is_comparison(path)]
@@ -235,6 +236,8 @@ def _read(paths: tuple[Path, ...]) -> Any:
     for path, read in unscored:
         log.info("%s: scoring its test images, which was not done yet", path)
         read[:] = [score_test(read[0])]
+        if (path / "report.html").is_file():
+            write_report(read[0], path, command=command_of(path))
     found = [each for _, read in every for each in (*read, *read.failed)]
     selects = {read.select for _, read in every} - {None}
     return Results(found, select=selects.pop() if len(selects) == 1 else None)

@@ -153,7 +153,11 @@ class _Layers(click.ParamType):  # type: ignore[type-arg]
     help="Processes on this machine that share the work.",
 )
 @click.option("--dask", metavar="ADDRESS", help="Let a Dask cluster do it: tcp://host:8786.")
-@click.option("--verify", is_flag=True, help="Check SOURCE, a store; exit 1 if it is damaged.")
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Check a store, named in place of SOURCE; exit 1 if it is damaged.",
+)
 @click.option(
     "--backbones",
     is_flag=False,

@@ -259,13 +259,19 @@ def embeddings_of(
             )
         of_test[store.fingerprint] = store
     networks = {store.fingerprint: store for store in stores}
-    for one, other, what in ((of_test, networks, "train"), (networks, of_test, "test")):
-        lacking = [store for network, store in one.items() if network not in other]
-        if of_test and lacking:
+    for store in of_test.values():
+        if store.fingerprint not in networks:
             raise OptionError(
-                f"test_on: no {what} images by the network of {lacking[0].path}, "
-                f"{lacking[0].network}, expected a store of them for each network. Extract them "
-                f"with {lacking[0].options()}."
+                f"test_on: {store.path} is by {store.network}, expected the network of "
+                f"{stores[0].path}, {stores[0].network}. Extract its images with "
+                f"{stores[0].options()}."
+            )
+    for store in stores:
+        if of_test and store.fingerprint not in of_test:
+            raise OptionError(
+                f"test_on: no test images by the network of {store.path}, {store.network}, "
+                "expected a store of them for each network. Extract them with "
+                f"{store.options()}."
             )
     first: Data | None = None
     found = []

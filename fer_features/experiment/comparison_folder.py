@@ -146,28 +146,39 @@ class Results(list[Result]):
     def settings(self) -> pd.DataFrame:
         """Return a DataFrame, a line a setting: scores as the means over its fits.
 
-        Columns: ``network`` and ``features`` where there are several, ``head``, ``setting`` (what
+        Columns: ``task``, its classes, where fits are of several classes or rows, ``network`` and
+        ``features`` where there are several, ``head``, ``setting`` (what
         sets it apart from the head's others), ``fits``, ``failed`` (how many of them did),
         ``selected``, and on ``validation`` and ``test`` the score that selects (log loss where
         none did), accuracy and balanced accuracy.
         """
         select = self.select or "log_loss"
-        by: dict[str, list[Result | Failure]] = {}
-        for each in [*self, *self.failed]:
-            part = each.train_part if isinstance(each, Failure) else each.split.get("train_part")
-            if part is None:
-                by.setdefault(_key(each), []).append(each)
+        tasks = _tasks(self)
+        task_of = {_key(each): task for each, task in zip(self, tasks, strict=True)}
+        by: dict[tuple[str, str], list[Result | Failure]] = {}
+        for each, task in zip(self, tasks, strict=True):
+            if each.split.get("train_part") is None:
+                by.setdefault((_key(each), task), []).append(each)
+        for failure in self.failed:
+            if failure.train_part is None:
+                own = task_of.get(key := _key(failure), "".join(tasks[:1]))
+                by.setdefault((key, own), []).append(failure)
         firsts = [fits[0] for fits in by.values()]
-        order = list(dict.fromkeys((*_embedding(each), each.label) for each in firsts))
+        order = [
+            (task, *_embedding(each), each.label)
+            for (_, task), each in zip(by, firsts, strict=True)
+        ]
         several = len({_embedding(each) for each in firsts}) > 1
         told = _told_apart(firsts)
         lines = []
-        for key, fits in sorted(
-            by.items(), key=lambda item: order.index((*_embedding(item[1][0]), item[1][0].label))
+        for (key, task), fits in sorted(
+            by.items(),
+            key=lambda item: order.index((item[0][1], *_embedding(item[1][0]), item[1][0].label)),
         ):
             done = [each for each in fits if isinstance(each, Result)]
             network, features = _embedding(fits[0])[1:]
             line: dict[str, Any] = {
+                **({"task": task} if len({*tasks}) > 1 else {}),
                 **({"network": network, "features": features} if several else {}),
                 "head": fits[0].label,
                 "setting": told[key],
@@ -469,6 +480,21 @@ def _embedding(fit: Result | Failure) -> tuple[str, str, str]:
     """Return the fingerprint of a fit's network, what a reader calls it, and its features."""
     network = network_said(fit.store) if isinstance(fit, Result) else fit.network
     return fit.fingerprint, network, fit.features
+
+
+def _tasks(results: Sequence[Result]) -> list[str]:
+    """Return of each fit what a reader calls its classes and rows; no two of them have one name."""
+    names: dict[str, str] = {}
+    said = []
+    for result in results:
+        classes = list(result.task["classes"])
+        key = json.dumps([list(result.task["classes"].items()), result.split.get("rows")])
+        name = " ".join(classes) if len(classes) < 4 else f"{len(classes)} classes"
+        if key not in names:
+            alike = sum(each.partition(" #")[0] == name for each in names.values())
+            names[key] = name + f" #{alike + 1}" * bool(alike)
+        said.append(names[key])
+    return said
 
 
 def _told_apart(fits: Sequence[Result | Failure]) -> dict[str, str]:

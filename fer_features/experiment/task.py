@@ -530,8 +530,9 @@ class Task:
         """
         if not np.any(emotion != NONE):
             raise TaskError(
-                "no row has an emotion, expected a labelled source. Give labels=FILE, or another "
-                "store."
+                "no row has an emotion, expected a labelled source. Give labels=FILE; or, where a "
+                "column of the source has another name, rename it to emotion and extract again, "
+                "which computes nothing anew."
             )
         if self.classes != ALL:
             return self

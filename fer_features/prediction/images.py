@@ -188,9 +188,10 @@ class _Reader:
             asked = {"image_size": self.form[0], "color": self.color}
         found = source_form(path, **asked)
         if found != self.form:
+            kind = "a CSV file, which holds " * (path.suffix.lower() in csv_file.SUFFIXES)
             raise SourceError(
-                f"{name}: {form_name(found)} pixels, expected {form_name(self.form)} ones, as the "
-                "run was fitted to. Pass image files."
+                f"{name}: {kind}{form_name(found)} pixels, expected {form_name(self.form)} ones, "
+                "as the run was fitted to. Pass image files."
             )
         bad = BadRows(name, "row", " ", ("", ""))
         try:

@@ -556,10 +556,11 @@ def emotion_said(section: Section) -> str:
         return f"No emotion is ever classified wrong by {label}."
     others = {name: share for name, share in found["taken_for"].items() if name != found["class"]}
     most = max(others, key=others.__getitem__)
-    form = Form.of("recall", [found["recall"]])
+    form, images = Form.of("recall", [found["recall"]]), found["recall"].images
     said = (
         f"{capital(worst)} is recognised least often by {label}: "
-        f"{form(found['recall'].value)}% (95% interval {form.between(found['recall'])}%)"
+        f"{form(found['recall'].value)}% (95% interval {form.between(found['recall'])}%, "
+        f"{images:,} image{'s' * (images != 1)})"
     )
     taken = f"; most often it is taken for {most} ({others[most]:.0%} of its images)"
     return f"{said}{taken * (len(others) > 1)}."
@@ -672,7 +673,7 @@ def data_facts(section: Section) -> list[str]:
     said: list[str] = []
     for store in stores(group.first for group in section.groups):
         data = store.get("dataset", {})
-        limit = f", limited to the first {data['limit']:,}" if data.get("limit") else ""
+        limit = f", limited to {data['limit']:,} evenly spaced ones" if data.get("limit") else ""
         left = {reason: n for reason, n in (data.get("left_out") or {}).items() if n}
         out = "".join(f"; {n:,} left out: {reason}" for reason, n in left.items())
         if "rows" in data:

@@ -102,6 +102,7 @@ def write_report(
     page: dict[str, Any] = {
         "title": title or _title(parts),
         "notices": notices,
+        "command": command,
         "parts": [
             {"answer": content.answer(part), "forest": own[0]}
             | {"blocks": _blocks(part, own[1:], command)}
@@ -127,6 +128,15 @@ def write_report(
             f"{out}: cannot be written ({error.strerror or error}). Name another folder."
         ) from error
     return folder / "report.html"
+
+
+def command_of(folder: Path) -> str | None:
+    """Return the command line that the report in a folder shows, if it has one."""
+    try:
+        said = json.loads((folder / "report.json").read_text(encoding="utf-8"))["command"]
+    except (OSError, ValueError, TypeError, LookupError):
+        return None
+    return said if isinstance(said, str) else None
 
 
 def _earlier_files(folder: Path) -> set[str]:
@@ -370,6 +380,7 @@ def _json(page: dict[str, Any], parts: Sequence[Section], files: list[str]) -> s
         "format_version": FORMAT_VERSION,
         "title": page["title"],
         "notices": [notice.text for notice in page["notices"]],
+        "command": page["command"],
         "files": files,
         "sections": [
             {"answer": said["answer"], **_section(part)}

@@ -4,6 +4,7 @@ import ast
 import inspect
 import re
 import shlex
+from pathlib import Path
 from typing import Any
 
 from fer_features.experiment.heads import HEADS
@@ -14,12 +15,13 @@ from fer_features.report.sections import Section, stores
 def commands(section: Section, command: str | None) -> list[str]:
     """Return the command lines that give the same again; :func:`python` says what they cannot."""
     lines = []
+    words = [] if command is None else shlex.split(command)
     for store in stores(group.first for group in section.groups):
+        named = [word for word in words if Path(word).name == store.get("name")]
+        place = shlex.quote((named or [_cache(store)])[0])
         layers = ",".join(name for name in store.get("outputs", []) if name != "final")
         said = [store.get("options"), f"--layers {layers}" * bool(layers)]
-        lines.append(
-            " ".join(["fer-extract SOURCE -o", shlex.quote(_cache(store)), *filter(None, said)])
-        )
+        lines.append(" ".join(["fer-extract SOURCE -o", place, *filter(None, said)]))
     return [*dict.fromkeys(lines), *([] if command is None else [command])]
 
 

@@ -379,6 +379,21 @@ def test_reports_on_runs_and_their_test_scores_need_no_tensorflow(
     assert (tmp_path / "both" / "report.html").is_file()
 
 
+def test_a_run_that_is_scored_later_has_a_report_about_test(home: Path, tmp_path: Path) -> None:
+    call = ["faces.h5", "--head", "logistic", "--C", "0.1", "--per-class", "min"]
+    fitted = called("fer-fit-head", *call, "-o", tmp_path / "run", cwd=home / "cache")
+    assert fitted.returncode == 0, fitted.stderr
+    names = ("report.md", "card.md", "report.html")
+    assert all("not scored" in (tmp_path / "run" / name).read_text() for name in names)
+    assert called("fer-compare", tmp_path / "run", "-o", "all", cwd=tmp_path).returncode == 0
+    texts = [(tmp_path / "run" / name).read_text() for name in names]
+    assert not any("not scored" in text for text in texts)
+    # As it was made, with the store where it was.
+    made = json.loads((tmp_path / "run" / "report.json").read_text())["command"]
+    assert made in texts[0]
+    assert "test images correctly" in texts[0]
+
+
 @pytest.mark.parametrize(("level", "quiet"), [(None, True), ("2", True), ("0", False)])
 def test_the_log_that_tensorflow_starts_with_shows_only_when_asked_for(
     tmp_path: Path, level: str | None, quiet: bool
@@ -440,7 +455,7 @@ def test_a_stop_is_said_as_one_whatever_an_import_makes_of_it(
     try:
         with pytest.raises(SystemExit) as ended:
             main.main(args=[], prog_name="main")
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL  # nothing is left to stop
     finally:
         for each, handler in before:
             signal.signal(each, handler)

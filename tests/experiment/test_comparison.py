@@ -20,9 +20,18 @@ from sklearn.preprocessing import StandardScaler
 from support import TINY, noise_faces
 from tqdm import tqdm
 
-from fer_features import BackboneSpec, DenseHead, LogisticHead, Result, Task, compare, extract
+from fer_features import (
+    BackboneSpec,
+    DenseHead,
+    LogisticHead,
+    Result,
+    Store,
+    Task,
+    compare,
+    extract,
+)
 from fer_features.errors import OptionError, RunError
-from fer_features.experiment.comparison_folder import load_results
+from fer_features.experiment.comparison_folder import Results, load_results
 from fer_features.experiment.fitting import kept_file
 from fer_features.experiment.scores import SCORES, SMALLER_IS_BETTER
 from fer_features.experiment.task import Data, Split, nested_order, part_of
@@ -224,6 +233,20 @@ def test_a_setting_that_diverges_fails_alone_and_is_not_tried_again(data, tmp_pa
     assert Dense.fits == 4
     assert everything(again) == everything(results)
     assert [f.reason for f in again.failed] == [f.reason for f in results.failed]
+
+
+def test_fits_of_several_tasks_are_lines_of_their_own_and_never_averaged(data):
+    path = Path(data.store["path"])
+    other = Task({"up": ["surprise"], "down": ["fear"]}, per_class="min").select(Store(path))
+    again = Task({"up": ["surprise"], "down": ["fear"]}, per_class="min", split_seed=7)
+    named = {"logistic": LogisticHead(C=1e-3)}
+    each = [compare(rows, named) for rows in (data, other, again.select(Store(path)))]
+    both = Results([result for results in each for result in results], select="log_loss")
+    table = both.settings()
+    assert list(table["task"]) == ["positive negative", "up down", "up down #2"]
+    assert list(table["fits"]) == [1, 1, 1]
+    assert list(table["test accuracy"]) == [r[0].scores["test"]["accuracy"] for r in each]
+    assert "task" not in each[0].settings()
 
 
 def test_a_comparison_of_which_everything_fails_says_why(data, tmp_path):

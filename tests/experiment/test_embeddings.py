@@ -388,7 +388,7 @@ def test_networks_are_compared_on_the_same_images_of_another_data_set(store: Any
     ):
         with pytest.raises(OptionError, match=message):
             embeddings_of(TASK, stores, test_on=lacking)
-    with pytest.raises(OptionError, match=r"no train images by the network of .*there_b\.h5"):
+    with pytest.raises(OptionError, match=r"there_b\.h5 is by .*, expected the network of "):
         embeddings_of(TASK, stores[:1], test_on=there)
     with pytest.raises(TaskError, match="test_store: None, expected the test images' store"):
         one.on(store("b"))
