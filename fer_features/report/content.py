@@ -822,7 +822,7 @@ def provenance_tables(section: Section) -> list[Table]:
                 f"{part}: {k.replace('_', ' ')}": v for k, v in values.items() if k != "files"
             }
         tables.append(_facts(f"Embeddings of {network_said(store)}", stated))
-    return tables
+    return [table for table in tables if len(table.frame)]  # an edited run may say nothing
 
 
 def _facts(title: str, values: dict[str, Any]) -> Table:

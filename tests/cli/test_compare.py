@@ -312,7 +312,7 @@ def test_networks_and_layers_are_compared_and_goes_on_where_it_stopped(tmp_path:
     assert "images of noise, none of which is in noise" in said.stderr
     for arguments, message in (
         (["one.h5", "other.h5", "--test-on", "there.h5"], "no test images by the network of other"),
-        (["other.h5", "--test-on", "there.h5"], "there.h5 is by tiny (random, seed 0), expected"),
+        (["other.h5", "--test-on", "there.h5"], "there.h5 is by tiny (random weights), expected"),
         (["one.h5", "there.h5"], "there.h5: 200 rows, "),
         (["one.h5", "one.h5"], "number 2, one.h5 final, is given twice"),
         (["one.h5", "--features", "two_reli"], "Did you mean two_relu?"),
