@@ -115,7 +115,12 @@ _STORE: Kind = {
     "outputs?": ["text"],
     "options?": "text",
     "backbone?": {},
-    "dataset?": {},
+    "dataset?": {
+        "name?": "text",
+        "rows?": "a count",
+        "limit?": ("a count", None),
+        "left_out?": ({"*": "a count"}, None),
+    },
     "provenance?": {
         "passes?": [
             {

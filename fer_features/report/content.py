@@ -677,7 +677,7 @@ def data_facts(section: Section) -> list[str]:
         left = {reason: n for reason, n in (data.get("left_out") or {}).items() if n}
         out = "".join(f"; {n:,} left out: {reason}" for reason, n in left.items())
         if "rows" in data:
-            said.append(f"Source: {data['name']}, {data['rows']:,} rows{limit}{out}.")
+            said.append(f"Source: {data.get('name')}, {data['rows']:,} rows{limit}{out}.")
     for split in distinct(r.split for group in section.groups for r in group.results):
         by_usage, seed = split.get("protocol") == "usage", f"split seed {split.get('seed')}"
         said.append(f"Split: {'by the usages' if by_usage else f'drawn at random, {seed}'}.")
