@@ -146,11 +146,11 @@ class Results(list[Result]):
     def settings(self) -> pd.DataFrame:
         """Return a DataFrame, a line a setting: scores as the means over its fits.
 
-        Columns: ``task``, its classes, where fits are of several classes or rows, ``network`` and
-        ``features`` where there are several, ``head``, ``setting`` (what
-        sets it apart from the head's others), ``fits``, ``failed`` (how many of them did),
-        ``selected``, and on ``validation`` and ``test`` the score that selects (log loss where
-        none did), accuracy and balanced accuracy.
+        Columns: ``task``, its classes, where fits are of several classes or rows; ``network`` and
+        ``features`` where there are several; ``head``, ``setting`` (what sets it apart from the
+        head's others), ``fits``, ``failed`` (how many of them did), ``selected``; and on
+        ``validation`` and ``test`` the score that selects (log loss where none did), accuracy and
+        balanced accuracy.
         """
         select = self.select or "log_loss"
         tasks = _tasks(self)
@@ -489,10 +489,13 @@ def _tasks(results: Sequence[Result]) -> list[str]:
     for result in results:
         classes = list(result.task["classes"])
         key = json.dumps([list(result.task["classes"].items()), result.split.get("rows")])
-        name = " ".join(classes) if len(classes) < 4 else f"{len(classes)} classes"
         if key not in names:
-            alike = sum(each.partition(" #")[0] == name for each in names.values())
-            names[key] = name + f" #{alike + 1}" * bool(alike)
+            name = plainly = " ".join(classes) if len(classes) < 4 else f"{len(classes)} classes"
+            number = 1
+            while name in names.values():
+                number += 1
+                name = f"{plainly} #{number}"
+            names[key] = name
         said.append(names[key])
     return said
 

@@ -249,6 +249,12 @@ def test_fits_of_several_tasks_are_lines_of_their_own_and_never_averaged(data):
     assert "task" not in each[0].settings()
 
 
+def test_fits_of_fewer_images_are_of_the_same_task(finished):
+    _, results = finished
+    assert any("train_part" in result.split for result in results)
+    assert "task" not in results.settings()
+
+
 def test_a_comparison_of_which_everything_fails_says_why(data, tmp_path):
     with pytest.raises(OptionError, match=r"no setting could be fitted, 2 of 2 fits.*diverged"):
         compare(
